@@ -1,0 +1,1 @@
+"""Detections: `NAME.py` (the rule) and `NAME.cases.yaml` (events in, findings out), found by looking in the folder."""

@@ -1,0 +1,261 @@
+"""What a detection is.
+
+A detection module defines one class `Detection(Rule)` with a `meta`. It says to which events it wants to be called, keeps what state it
+needs, and reports findings by a key: reporting the same key again adds evidence to the same finding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from functools import cache
+from typing import ClassVar, Protocol
+
+from msgspec import Struct
+
+from aftergate.lineage.state import Identity, Life
+from aftergate.lineage.tracking import Facts, World
+from aftergate.vocabulary import RANK, SEVERITIES, Action, Bit, Event, Finding, Kind, Severity, Subject, Tag
+
+EVIDENCE_LIMIT = 100
+
+
+class On(Struct, frozen=True):
+    """A subscription: every condition given must hold. An empty one is refused."""
+
+    kinds: frozenset[Kind] = frozenset()
+    tags: frozenset[Tag] = frozenset()  # any of
+    sources: tuple[str, ...] = ()  # prefixes of the source slug, any of
+    bits: Bit = Bit(0)  # any of; 0: called for every event that the other conditions choose
+
+    def chooses(self, action: Action) -> bool:
+        if self.kinds and action.kind not in self.kinds:
+            return False
+        if self.tags and not self.tags & action.tags:
+            return False
+        return not self.sources or action.source.startswith(self.sources)
+
+
+def on(
+    *,
+    kinds: Iterable[Kind] = (),
+    tags: Iterable[Tag] = (),
+    sources: Iterable[str] = (),
+    bits: Bit = Bit(0),  # noqa: B008  (an immutable flag)
+) -> On:
+    """Shorthand. Raises: ValueError, if nothing is asked for."""
+    made = On(frozenset(kinds), frozenset(tags), tuple(sources), bits)
+    if not (made.kinds or made.tags or made.sources or made.bits):
+        raise ValueError("a subscription must ask for something")
+    return made
+
+
+class Meta(Struct, frozen=True):
+    """A detection's fixed facts. The slug never changes."""
+
+    slug: str
+    title: str  # sentence without names, e.g. "Refresh token presented again after it was rotated"
+    severity: Severity  # default
+    about: str  # two or three sentences for the generated page: what, why it matters
+    attack: tuple[str, ...]
+    nhi: tuple[str, ...] = ()  # OWASP NHI 2025, e.g. "NHI2"
+    csf: tuple[str, ...] = ("DE.CM-03", "DE.AE-02")  # NIST CSF 2.0
+    # what must be in the logs for it to fire: any one group, wholly present in one source; names as in connectors/README.md and Tag values
+    needs: tuple[tuple[str, ...], ...] = ()
+    traps: tuple[str, ...] = ()  # innocent look-alikes and how they are told apart
+    blind: tuple[str, ...] = ()  # what it cannot see
+    recommended: tuple[str, ...] = ()  # smallest response first
+    half_life_d: float = 14.0  # of the trust penalty
+
+
+class Directory(Protocol):
+    """What a detection may ask of the operator's inventory. Without one, every answer is None or False."""
+
+    def kind(self, name: str) -> str | None: ...
+    def owner(self, name: str) -> str | None: ...
+    def is_rotator(self, name: str) -> bool: ...
+    def is_deployer(self, name: str) -> bool: ...
+    def egress_ok(self, name: str, ip: str | None) -> bool: ...
+    def ticket_for(self, names: Iterable[str], time: int) -> str | None: ...
+
+
+class Unknowing:
+    """The directory of an organisation that gave none."""
+
+    def kind(self, name: str) -> str | None:  # noqa: ARG002
+        return None
+
+    def owner(self, name: str) -> str | None:  # noqa: ARG002
+        return None
+
+    def is_rotator(self, name: str) -> bool:  # noqa: ARG002
+        return False
+
+    def is_deployer(self, name: str) -> bool:  # noqa: ARG002
+        return False
+
+    def egress_ok(self, name: str, ip: str | None) -> bool:  # noqa: ARG002
+        return False
+
+    def ticket_for(self, names: Iterable[str], time: int) -> str | None:  # noqa: ARG002
+        return None
+
+
+class Book:
+    """Findings of one run, by detection and key."""
+
+    def __init__(self) -> None:
+        self.findings: dict[tuple[str, str], Finding] = {}
+
+    def get(self, slug: str, key: str) -> Finding | None:
+        return self.findings.get((slug, key))
+
+    def withdraw(self, slug: str, key: str) -> None:
+        """Forget a finding that later events explained away."""
+        self.findings.pop((slug, key), None)
+
+
+def stable_id(slug: str, key: str) -> str:
+    """`af-` and 16 hex digits; the same story gives the same id in every run."""
+    return "af-" + hashlib.sha256(f"{slug}\n{key}".encode()).hexdigest()[:16]
+
+
+def _extend(held: list[str], more: Iterable[str], limit: int = EVIDENCE_LIMIT) -> None:
+    for item in more:
+        if item and item not in held and len(held) < limit:
+            held.append(item)
+
+
+def subject_of(
+    identity: Identity | None = None,
+    event: Event | None = None,
+    *,
+    lives: Iterable[Life | None] = (),
+    credentials: Iterable[str | None] = (),
+    sessions: Iterable[str | None] = (),
+    identities: Iterable[str | None] = (),
+) -> Subject:
+    """Whom a finding accuses. Put in only what it accuses; bystanders (a target, a colleague, a shared role) stay out."""
+    subject = Subject([], [], [])
+    if identity is not None:
+        _extend(subject.identity, [identity.id, *sorted(identity.names - {identity.id, identity.id.lower()})])
+    if event is not None:
+        actor = event.shape.actor
+        _extend(subject.identity, [actor.id, *(n for n in actor.names if n != actor.role)])
+        _extend(subject.credential, [event.credential or ""])
+        _extend(subject.session, [event.session or ""])
+    for life in lives:
+        if life is not None:
+            _extend(subject.session if life.is_session else subject.credential, [life.id])
+    _extend(subject.identity, (i or "" for i in identities))
+    _extend(subject.credential, (c or "" for c in credentials))
+    _extend(subject.session, (s or "" for s in sessions))
+    return subject
+
+
+class Rule:
+    """Base of all detections."""
+
+    meta: ClassVar[Meta]
+    subscriptions: ClassVar[tuple[On, ...]]
+
+    def __init__(self, world: World, book: Book, directory: Directory | None = None) -> None:
+        self.world = world
+        self.book = book
+        self.directory: Directory = directory if directory is not None else Unknowing()
+        self.start()
+
+    def start(self) -> None:
+        """Make the state. Called once."""
+
+    def step(self, event: Event, facts: Facts) -> None:
+        """Judge one event. `facts` is valid only during the call."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Judge what can be judged only when all events are known. Called once, after the last event."""
+
+    def report(
+        self,
+        key: str,
+        event: Event,
+        *,
+        narrative: str,
+        subject: Subject,
+        title: str = "",
+        severity: Severity | None = None,
+        evidence: Iterable[str] = (),
+        traps: Iterable[str] = (),
+        root: str | None = None,
+        time: int | None = None,
+    ) -> Finding:
+        """Report, or add to, the finding of this key.
+
+        `event` is the last event it rests on and is always evidence; `evidence` are ids of others. Reporting again keeps the higher severity and
+        takes the newer narrative. Keys are built from raw ids, so that ids are stable across runs.
+        """
+        meta = self.meta
+        severity = severity or meta.severity
+        found = self.book.get(meta.slug, key)
+        known = max(event.known_at, event.time)
+        if found is None:
+            found = Finding(
+                id=stable_id(meta.slug, key),
+                detection=meta.slug,
+                severity=severity,
+                time=event.time if time is None else time,
+                known_at=known,
+                title=title or meta.title,
+                narrative=narrative,
+                subject=subject,
+                evidence=[],
+                sources=[],
+                attack=meta.attack,
+                frameworks=(*meta.nhi, *meta.csf),
+                recommended=meta.recommended,
+                started=event.time,
+                root=root,
+            )
+            self.book.findings[meta.slug, key] = found
+        else:
+            found.time = max(found.time, event.time if time is None else time)
+            found.known_at = max(found.known_at, known)
+            if RANK[severity] >= RANK[found.severity]:
+                found.severity = severity
+                found.narrative = narrative
+                if title:
+                    found.title = title
+            _extend(found.subject.identity, subject.identity, 12)
+            _extend(found.subject.credential, subject.credential, 24)
+            _extend(found.subject.session, subject.session, 24)
+        _extend(found.evidence, [*evidence, event.id])
+        _extend(found.sources, [event.shape.source])
+        if traps:
+            held = list(found.traps)
+            _extend(held, traps)
+            found.traps = tuple(held)
+        return found
+
+
+def lower(severity: Severity, steps: int = 1) -> Severity:
+    """One or more bands down, never below low."""
+    return SEVERITIES[max(1, RANK[severity] - steps)]
+
+
+def raise_to(severity: Severity, floor: Severity) -> Severity:
+    return severity if RANK[severity] >= RANK[floor] else floor
+
+
+@cache
+def catalogue() -> dict[str, type[Rule]]:
+    """All detections by slug, found by looking in the folder."""
+    import aftergate.detections as folder
+
+    found: dict[str, type[Rule]] = {}
+    for module in pkgutil.iter_modules(folder.__path__):
+        rule = getattr(importlib.import_module(f"{folder.__name__}.{module.name}"), "Detection", None)
+        if isinstance(rule, type) and issubclass(rule, Rule):
+            found[rule.meta.slug] = rule
+    return dict(sorted(found.items()))

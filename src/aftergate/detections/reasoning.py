@@ -1,0 +1,121 @@
+"""Judgements many detections share: one egress or two, strange place or not, enough history or not; and how to say it."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from aftergate.events.clock import to_iso
+from aftergate.lineage.state import DAY_MS, Identity, Life
+from aftergate.lineage.tracking import World
+from aftergate.vocabulary import Event, Origin
+
+RENTED = frozenset({"hosting", "vpn", "tor"})  # networks anybody can rent a place in
+MACHINE = frozenset({"hosting", "vpn", "tor", "cloud"})
+SHARED_BY = 3  # identities besides one's own that make a network the organisation's egress
+
+
+def who(event: Event) -> str:
+    """What to call the actor in a sentence."""
+    actor = event.shape.actor
+    if actor.display:
+        return actor.display
+    for name in actor.names:
+        if "@" in name:
+            return name
+    return actor.id.rpartition("/")[2] or actor.id
+
+
+def when(ms: int) -> str:
+    """`2026-03-02 08:00 UTC`."""
+    return f"{to_iso(ms)[:16].replace('T', ' ')} UTC"
+
+
+def span(ms: int) -> str:
+    """`45 seconds`, `12 minutes`, `3 hours`, `9 days`."""
+    for size, unit in ((DAY_MS, "day"), (3_600_000, "hour"), (60_000, "minute"), (1000, "second")):
+        if abs(ms) >= size:
+            count = round(abs(ms) / size)
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return "less than a second"
+
+
+def place(origin: Origin) -> str:
+    """`203.0.113.9 (Hetzner, DE, hosting)`; says only what is known."""
+    if origin.ip is None:
+        return origin.net.removeprefix("service:") if origin.net.startswith("service:") else "an unknown place"
+    known = [origin.asn_name or origin.provider or (origin.net if origin.asn else ""), origin.country or ""]
+    if origin.network not in ("unknown", "isp"):
+        known.append(origin.network)
+    said = ", ".join(dict.fromkeys(k for k in known if k))
+    return f"{origin.ip} ({said})" if said else origin.ip
+
+
+def same_place(a: Origin, b: Origin) -> bool:
+    """True when two origins can be one egress: same network or prefix, the same cloud or hoster, dual stack of one ASN, both private."""
+    if a is b or a.net == b.net:
+        return True
+    if a.network == b.network == "private":
+        return True
+    if a.asn is not None and a.asn == b.asn:
+        return True
+    return a.provider is not None and a.provider == b.provider
+
+
+def org_egress(world: World, origin: Origin, beside: Identity | None = None) -> bool:
+    """True for a network that several other identities of the organisation use: office, gateway, common cloud region."""
+    return world.shared_net(origin.net, beside) >= SHARED_BY
+
+
+class Strangeness(Struct, frozen=True):
+    """How strange an origin is for an identity, and why."""
+
+    score: int  # 0 nothing new; 1 new address only; 2 new network; 3 and more: new network and more beside
+    reasons: tuple[str, ...] = ()
+
+
+def strangeness(world: World, identity: Identity, event: Event) -> Strangeness:
+    """Compare an event's origin and program with what its identity did before this event.
+
+    Untrustworthy or unknown origins score 0. Look-ups count only what was first seen before the event, so it does not matter that tracking has
+    entered the event already.
+    """
+    origin = event.origin
+    if not origin.known:
+        return Strangeness(0)
+    now = event.time
+    first = identity.net_first.get(origin.net)
+    reasons: list[str] = []
+    if first is not None and first < now:
+        return Strangeness(0)
+    if any(same_place(origin, other) for other, use in identity.origins().items() if use.first < now and other.known):
+        return Strangeness(1, ("new address in a known network",))
+    reasons.append(f"never seen from {origin.asn_name or origin.net} before")
+    score = 2
+    if org_egress(world, origin, identity):
+        return Strangeness(1, ("new network, which the organisation uses",))
+    if origin.network in RENTED:
+        score += 1
+        reasons.append(f"a {origin.network} network")
+    seen = identity.countries.get(origin.country) if origin.country else None
+    if origin.country and identity.countries and (seen is None or seen >= now) and any(t < now for t in identity.countries.values()):
+        score += 1
+        reasons.append(f"never from {origin.country}")
+    used = identity.agents.get(event.agent.family)
+    if event.agent.family != "unknown" and (used is None or used >= now):
+        score += 1
+        reasons.append(f"never with {event.agent.family}")
+    return Strangeness(score, tuple(reasons))
+
+
+def established(identity: Identity, now: int, *, days: float = 2.0, events: int = 10) -> bool:
+    """True when there is enough history to call something new. A new deployment, tenant or person has none."""
+    return identity.count > events and identity.days_seen(now) >= days
+
+
+def life_established(life: Life, now: int, *, days: float = 1.0, events: int = 5) -> bool:
+    return life.count > events and now - life.first >= days * DAY_MS
+
+
+def human_like(event: Event) -> bool:
+    """True when a person's program made the call: browser, shell or command line."""
+    return event.agent.kind in ("browser", "cli")

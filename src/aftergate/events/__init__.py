@@ -1,0 +1,1 @@
+"""Event schema helpers: interning, time, enrichment, ordering, wire form."""

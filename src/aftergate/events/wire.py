@@ -1,0 +1,148 @@
+"""Events as bytes, between processes: what recurs is sent once and then by number."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from aftergate.events.interning import Interner
+from aftergate.vocabulary import Action, Actor, Agent, Detail, Event, Kind, Origin, Shape, Tag
+
+
+class _Row(Struct, array_like=True, gc=False):
+    time: int
+    id: str
+    shape: int
+    credential: str | None
+    session: str | None
+    target: str | None
+    size: int
+    known_at: int
+    part: int
+    detail: Detail | None
+
+
+class _ShapeRow(Struct, array_like=True, gc=False):
+    source: str
+    action: int
+    actor: int
+    origin: int
+    agent: int
+    error: str | None
+    client: str | None
+    client_name: str | None
+    resource: str | None
+    device: str | None
+    silent: str | None
+    account: str | None
+
+
+class _ActionRow(Struct, array_like=True, gc=False):
+    source: str
+    name: str
+    kind: str
+    service: str
+    klass: str
+    tags: tuple[str, ...]
+
+
+class _Batch(Struct, array_like=True):
+    actions: list[_ActionRow]
+    actors: list[Actor]
+    origins: list[Origin]
+    agents: list[Agent]
+    shapes: list[_ShapeRow]
+    rows: list[_Row]
+
+
+class Packer:
+    """One side of a stream of batches. Numbers are given out in the order values first appear."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[object, int] = {}
+        self._counts = [0, 0, 0, 0, 0]
+        self._keep: list[object] = []  # numbered objects stay alive, so that an identity is never reused
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def pack(self, events: list[Event]) -> bytes:
+        batch = _Batch([], [], [], [], [], [])
+        numbers = self._numbers
+        rows = batch.rows
+        for e in events:
+            shape = e.shape
+            number = numbers.get(shape)
+            if number is None:
+                number = self._shape(shape, batch)
+            rows.append(_Row(e.time, e.id, number, e.credential, e.session, e.target, e.size, e.known_at, e.part, e.detail))
+        return self._encode(batch)
+
+    def _number(self, kind: int, value: object) -> int:
+        number = self._numbers[value] = self._counts[kind]
+        self._counts[kind] += 1
+        self._keep.append(value)
+        return number
+
+    def _shape(self, shape: Shape, batch: _Batch) -> int:
+        numbers = self._numbers
+        action = numbers.get(shape.action)
+        if action is None:
+            action = self._number(0, shape.action)
+            a = shape.action
+            batch.actions.append(_ActionRow(a.source, a.name, a.kind.value, a.service, a.klass, tuple(sorted(t.value for t in a.tags))))
+        actor = numbers.get(shape.actor)
+        if actor is None:
+            actor = self._number(1, shape.actor)
+            batch.actors.append(shape.actor)
+        origin = numbers.get(shape.origin)
+        if origin is None:
+            origin = self._number(2, shape.origin)
+            batch.origins.append(shape.origin)
+        agent = numbers.get(shape.agent)
+        if agent is None:
+            agent = self._number(3, shape.agent)
+            batch.agents.append(shape.agent)
+        batch.shapes.append(
+            _ShapeRow(
+                shape.source, action, actor, origin, agent, shape.error, shape.client, shape.client_name, shape.resource, shape.device, shape.silent,
+                shape.account,
+            )
+        )
+        return self._number(4, shape)
+
+
+class Unpacker:
+    """The other side. Values are interned in the receiver, so that two senders' equal values are one object."""
+
+    def __init__(self, intern: Interner, pool: dict[object, object] | None = None) -> None:
+        self._intern = intern
+        self._pool: dict[object, object] = pool if pool is not None else {}
+        self._actions: list[Action] = []
+        self._actors: list[Actor] = []
+        self._origins: list[Origin] = []
+        self._agents: list[Agent] = []
+        self._shapes: list[Shape] = []
+        self._decode = msgspec.msgpack.Decoder(_Batch).decode
+
+    def unpack(self, data: bytes) -> list[Event]:
+        batch = self._decode(data)
+        for row in batch.actions:
+            made = (Kind(row.kind), row.service, row.klass.rpartition(":")[2], [Tag(t) for t in row.tags])
+            self._actions.append(self._intern.action(row.source, row.name, lambda _, made=made: made))  # type: ignore[misc]
+        for actor in batch.actors:
+            self._actors.append(
+                self._intern.actor(actor.id, actor.names, actor.kind, actor.account, actor.display, actor.role, actor.first_party)
+            )
+        for origin in batch.origins:
+            key = ("origin", *(getattr(origin, f) for f in origin.__struct_fields__))
+            self._origins.append(self._pool.setdefault(key, origin))  # type: ignore[arg-type]
+        for agent in batch.agents:
+            self._agents.append(self._pool.setdefault(("agent", agent.raw), agent))  # type: ignore[arg-type]
+        for s in batch.shapes:
+            self._shapes.append(
+                self._intern.shape(
+                    s.source, self._actions[s.action], self._actors[s.actor], self._origins[s.origin], self._agents[s.agent], s.error, s.client,
+                    s.client_name, s.resource, s.device, s.silent, s.account,
+                )
+            )
+        shapes = self._shapes
+        return [Event(r.time, r.id, shapes[r.shape], r.credential, r.session, r.target, r.size, r.known_at, r.part, r.detail) for r in batch.rows]

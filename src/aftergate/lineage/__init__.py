@@ -1,0 +1,1 @@
+"""Lives of credentials and sessions, habits of identities, and how they hang together."""

@@ -1,0 +1,678 @@
+"""One pass over events in order: lives, habits, lineage, and for each event a mask of what is new.
+
+INVARIANT: `step` is deterministic in (state, event), reads no clock, and allocates next to nothing for an event that repeats
+what its credential has done before.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aftergate.lineage.state import DAY_MS, Coverage, CredentialChange, Death, Identity, Life, Mint, Run, Use
+from aftergate.vocabulary import GAP_MS, NO_DETAIL, VOLUME_FLOOR, Actor, Bit, Detail, Event, Kind, Shape, Tag
+
+_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
+
+B_NEW_IDENTITY = int(Bit.NEW_IDENTITY)
+B_NEW_LIFE = int(Bit.NEW_LIFE)
+B_UNMINTED = int(Bit.UNMINTED)
+B_LIFE_IP = int(Bit.LIFE_IP)
+B_LIFE_NET = int(Bit.LIFE_NET)
+B_LIFE_AGENT = int(Bit.LIFE_AGENT)
+B_LIFE_ACTION = int(Bit.LIFE_ACTION)
+B_LIFE_CLIENT = int(Bit.LIFE_CLIENT)
+B_SESSION_NEW = int(Bit.SESSION_NEW)
+B_SESSION_NET = int(Bit.SESSION_NET)
+B_SESSION_AGENT = int(Bit.SESSION_AGENT)
+B_SESSION_DEVICE = int(Bit.SESSION_DEVICE)
+B_SESSION_CLIENT = int(Bit.SESSION_CLIENT)
+B_SESSION_ACTION = int(Bit.SESSION_ACTION)
+B_IDENTITY_IP = int(Bit.IDENTITY_IP)
+B_IDENTITY_NET = int(Bit.IDENTITY_NET)
+B_IDENTITY_COUNTRY = int(Bit.IDENTITY_COUNTRY)
+B_IDENTITY_AGENT = int(Bit.IDENTITY_AGENT)
+B_IDENTITY_DEVICE = int(Bit.IDENTITY_DEVICE)
+B_IDENTITY_CLIENT = int(Bit.IDENTITY_CLIENT)
+B_IDENTITY_RESOURCE = int(Bit.IDENTITY_RESOURCE)
+B_IDENTITY_ACTION = int(Bit.IDENTITY_ACTION)
+B_IDENTITY_CLASS = int(Bit.IDENTITY_CLASS)
+B_SWITCH = int(Bit.SWITCH)
+B_SESSION_SWITCH = int(Bit.SESSION_SWITCH)
+B_GAP = int(Bit.GAP)
+B_VOLUME = int(Bit.VOLUME)
+B_NEW_COMBINATION = int(Bit.NEW_COMBINATION)
+B_AFTER_DEATH = int(Bit.AFTER_DEATH)
+
+
+class Facts:
+    """What tracking learned from one event. One object, overwritten by the next event: keep values, never the object."""
+
+    __slots__ = ("event", "gap_ms", "identity", "life", "mask", "previous", "session", "session_previous")
+
+    event: Event
+    mask: int
+    identity: Identity
+    life: Life | None  # credential used, or the session where no credential is known
+    session: Life | None
+    previous: Shape | None  # shape of the life's last use before this one
+    session_previous: Shape | None
+    gap_ms: int  # idle time of the life before this event
+
+    def __init__(self) -> None:
+        self.mask = 0
+        self.gap_ms = 0
+        self.life = None
+        self.session = None
+        self.previous = None
+        self.session_previous = None
+
+    def has(self, bit: Bit) -> bool:
+        return bool(self.mask & int(bit))
+
+
+def joinable(name: str) -> bool:
+    """True for names that are one actor's everywhere: e-mail addresses, object ids, ARNs of users, long opaque ids."""
+    return "@" in name or name.startswith("arn:") or bool(_GUID.match(name)) or name.startswith("system:serviceaccount:")
+
+
+def plain(name: str) -> str:
+    return name.lower() if "@" in name else name
+
+
+class World:
+    """All state of one run, with the registers rules look things up in."""
+
+    def __init__(self) -> None:
+        self.lives: dict[str, Life] = {}
+        self.identities: dict[str, Identity] = {}
+        self.alias: dict[str, Identity] = {}
+        self.net_identities: dict[str, int] = {}  # net -> distinct identities that used it
+        self.klass_identities: dict[str, int] = {}  # action class -> distinct identities
+        self.action_identities: dict[str, int] = {}
+        self.client_identities: dict[str, int] = {}
+        self.changes: dict[str, list[CredentialChange]] = {}  # raw id of the target identity -> its credential changes
+        self.runs: dict[str, Run] = {}
+        self.coverage: dict[str, Coverage] = {}
+        self.features: set[tuple[str, str]] = set()
+        self.silent: dict[str, int] = {}
+        self.silent_rooted: dict[str, int] = {}
+        self.first = 0
+        self.now = 0  # time of the event in hand: the only clock
+        self.events = 0
+        self.facts = Facts()
+        self._by_actor: dict[Actor, Identity] = {}
+
+    # -- look-ups for rules -------------------------------------------------------------------------------------------
+
+    def identity(self, name: str | None) -> Identity | None:
+        """The identity with this raw id or name."""
+        if not name:
+            return None
+        return self.identities.get(name) or self.alias.get(plain(name))
+
+    def root(self, life: Life) -> Life:
+        """The oldest known ancestor of a life: approval, login or first mint."""
+        seen: set[str] = set()
+        while life.mint is not None and life.id not in seen:
+            seen.add(life.id)
+            parent = self.lives.get(life.mint.parent or "") or self.lives.get(life.mint.session or "")
+            if parent is None or parent is life:
+                break
+            life = parent
+        return life
+
+    def shared_net(self, net: str, beside: Identity | None = None) -> int:
+        """How many identities other than `beside` have used a network: high for offices, gateways and the common cloud region."""
+        count = self.net_identities.get(net, 0)
+        if beside is not None and net in beside.net_first:
+            count -= 1
+        return count
+
+    def kill_identity(self, name: str, death: Death) -> None:
+        found = self.identity(name)
+        if found is None:
+            found = self.identities[name] = Identity(name, Actor(name), death.time, death.time)
+            self.alias.setdefault(plain(name), found)
+        if found.death is None or found.death.undone is not None:
+            found.death = death
+
+    def kill_life(self, name: str, death: Death) -> None:
+        life = self.lives.get(name)
+        if life is None:
+            return
+        if life.death is None:
+            life.death = death
+
+    # -- the step -----------------------------------------------------------------------------------------------------
+
+    def step(self, event: Event) -> Facts:
+        """Track one event; the answer is valid until the next call."""
+        facts = self.facts
+        shape = event.shape
+        now = event.time
+        self.now = now
+        self.events += 1
+        facts.event = event
+        key = event.credential or event.session
+        if key is not None:
+            life = self.lives.get(key)
+            if life is not None:
+                use = life.uses.get(shape)
+                detail = event.detail
+                if (
+                    use is not None
+                    and life.session_id == event.session
+                    and (detail is None or (not shape.action.registers and not detail.issued))
+                ):
+                    # nothing new: the common case
+                    mask = 0
+                    up = use.up
+                    if now >= use.day_end:
+                        use.days += 1
+                        use.day_end = now - now % DAY_MS + DAY_MS
+                        if up is not None and now >= up.day_end:
+                            up.days += 1
+                            up.day_end = use.day_end
+                    use.count += 1
+                    use.last = now
+                    if up is not None:
+                        up.count += 1
+                        up.last = now
+                    previous = life.shape
+                    if previous is not shape:
+                        if previous.origin is not shape.origin:
+                            mask = B_SWITCH
+                        life.shape = shape
+                    gap = now - life.last
+                    if gap > GAP_MS:
+                        mask |= B_GAP
+                    life.last = now
+                    life.count += 1
+                    session = life.session
+                    facts.session_previous = None
+                    if session is not None:
+                        before = session.shape
+                        facts.session_previous = before
+                        if before is not shape:
+                            if before.origin is not shape.origin:
+                                mask |= B_SESSION_SWITCH
+                            session.shape = shape
+                        session.last = now
+                        session.count += 1
+                    identity = life.identity
+                    assert identity is not None
+                    identity.last = now
+                    identity.count += 1
+                    identity.shape = shape
+                    if identity.death is not None or life.death is not None:
+                        mask |= B_AFTER_DEATH
+                    if event.size:
+                        mask |= self._volume(event, identity)
+                    if shape.silent is not None:
+                        self._silent(event, identity, life)
+                    facts.mask = mask
+                    facts.identity = identity
+                    facts.life = life
+                    facts.session = session
+                    facts.previous = previous
+                    facts.gap_ms = gap
+                    return facts
+        return self._slow(event, key)
+
+    def _slow(self, event: Event, key: str | None) -> Facts:
+        facts = self.facts
+        shape = event.shape
+        now = event.time
+        mask = 0
+        if not self.first:
+            self.first = now
+        coverage = self.coverage.get(shape.source)
+        if coverage is None:
+            coverage = self.coverage[shape.source] = Coverage(first=now)
+        coverage.last = now
+        identity = self._by_actor.get(shape.actor)
+        if identity is None:
+            identity = self._identify(shape.actor, now)
+            if not identity.count:
+                mask |= B_NEW_IDENTITY
+        identity.count += 1
+        gap_identity = now - identity.last
+        identity.last = now
+        own = identity.uses.get(shape)
+        if own is None:
+            mask |= self._novel(identity, shape, now)
+            own = identity.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS)
+            self._observe(event)
+        else:
+            own.count += 1
+            own.last = now
+            if now >= own.day_end:
+                own.days += 1
+                own.day_end = now - now % DAY_MS + DAY_MS
+        facts.previous = identity.shape
+        facts.session_previous = None
+        identity.shape = shape
+        life: Life | None = None
+        session: Life | None = None
+        gap = gap_identity
+        if key is not None:
+            if event.session is not None and event.session != key:
+                session, more = self._use_session(event, identity, own)
+                mask |= more
+            life = self.lives.get(key)
+            if life is None:
+                life = self.lives[key] = Life(key, shape.source, now, now, shape, is_session=event.credential is None)
+                life.first_event = event.id
+            facts.previous = life.shape if life.count else None
+            if not life.count:
+                mask |= B_NEW_LIFE
+                if life.mint is None:
+                    mask |= B_UNMINTED
+                if not life.is_session:
+                    coverage.lives += 1
+                    coverage.joined += life.mint is not None
+                gap = 0
+                life.identity = identity
+                life.first = min(life.first, now)
+            else:
+                gap = now - life.last
+                if gap > GAP_MS:
+                    mask |= B_GAP
+            use = life.uses.get(shape)
+            if use is None:
+                if life.count:
+                    mask |= self._life_bits(life, shape)
+                life.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS, own)
+            else:
+                use.count += 1
+                use.last = now
+                if now >= use.day_end:
+                    use.days += 1
+                    use.day_end = now - now % DAY_MS + DAY_MS
+            if life.count and life.shape.origin is not shape.origin:
+                mask |= B_SWITCH
+            life.shape = shape
+            life.last = now
+            life.count += 1
+            life.session_id = event.session
+            life.session = session
+            if life.identity is None:
+                life.identity = identity
+            if life.is_session:
+                if life.count == 1:
+                    mask |= B_SESSION_NEW
+                session = life
+                facts.session_previous = facts.previous
+                if mask & B_SWITCH:
+                    mask |= B_SESSION_SWITCH
+                if mask & B_LIFE_NET:
+                    mask |= B_SESSION_NET
+                if mask & B_LIFE_AGENT:
+                    mask |= B_SESSION_AGENT
+                if mask & B_LIFE_ACTION:
+                    mask |= B_SESSION_ACTION
+                if mask & B_LIFE_CLIENT:
+                    mask |= B_SESSION_CLIENT
+                if shape.device is not None and life.count > 1 and self._other_device(life, shape):
+                    mask |= B_SESSION_DEVICE
+            if life.death is not None:
+                mask |= B_AFTER_DEATH
+        if identity.death is not None:
+            mask |= B_AFTER_DEATH
+        if event.size:
+            mask |= self._volume(event, identity)
+        if shape.silent is not None:
+            self._silent(event, identity, life)
+        facts.mask = mask
+        facts.identity = identity
+        facts.life = life
+        facts.session = session
+        facts.gap_ms = gap
+        if event.detail is not None or (shape.action.tags and shape.action.registers):
+            self._register(event, identity, life)
+        return facts
+
+    # -- parts of the slow path ---------------------------------------------------------------------------------------
+
+    def _identify(self, actor: Actor, now: int) -> Identity:
+        found = self.identities.get(actor.id) or self.alias.get(plain(actor.id))
+        if found is None:
+            for name in actor.names:
+                if name != actor.role and joinable(name):
+                    found = self.alias.get(plain(name))
+                    if found is not None:
+                        break
+        if found is None:
+            found = self.identities[actor.id] = Identity(actor.id, actor, now, now, actor.kind)
+        if found.kind == "unknown":
+            found.kind = actor.kind
+        self._by_actor[actor] = found
+        found.names.add(plain(actor.id))
+        self.alias.setdefault(plain(actor.id), found)
+        for name in actor.names:
+            if name == actor.role:
+                continue
+            found.names.add(plain(name))
+            if joinable(name):
+                self.alias.setdefault(plain(name), found)
+        return found
+
+    def _novel(self, identity: Identity, shape: Shape, now: int) -> int:
+        """Bits of what this identity never did, and the registers that learn it."""
+        mask = B_NEW_COMBINATION
+        origin = shape.origin
+        if origin.ip is not None and origin.ip not in identity.ips:
+            identity.ips.add(origin.ip)
+            mask |= B_IDENTITY_IP
+        if origin.ip is not None and origin.net not in identity.net_first:
+            identity.net_first[origin.net] = now
+            self.net_identities[origin.net] = self.net_identities.get(origin.net, 0) + 1
+            mask |= B_IDENTITY_NET
+        if origin.country is not None and origin.country not in identity.countries:
+            identity.countries[origin.country] = now
+            mask |= B_IDENTITY_COUNTRY
+        if shape.agent.family not in identity.agents:
+            identity.agents[shape.agent.family] = now
+            mask |= B_IDENTITY_AGENT
+        if shape.device is not None and shape.device not in identity.devices:
+            identity.devices[shape.device] = now
+            mask |= B_IDENTITY_DEVICE
+        if shape.client is not None and shape.client not in identity.clients:
+            identity.clients[shape.client] = now
+            self.client_identities[shape.client] = self.client_identities.get(shape.client, 0) + 1
+            mask |= B_IDENTITY_CLIENT
+        if shape.resource is not None and shape.resource not in identity.resources:
+            identity.resources[shape.resource] = now
+            mask |= B_IDENTITY_RESOURCE
+        action = shape.action
+        if action.name not in identity.actions:
+            identity.actions[action.name] = now
+            self.action_identities[action.name] = self.action_identities.get(action.name, 0) + 1
+            mask |= B_IDENTITY_ACTION
+            if action.klass not in identity.klasses:
+                identity.klasses[action.klass] = now
+                self.klass_identities[action.klass] = self.klass_identities.get(action.klass, 0) + 1
+                mask |= B_IDENTITY_CLASS
+        return mask
+
+    @staticmethod
+    def _life_bits(life: Life, shape: Shape) -> int:
+        origin, family, action, client = shape.origin, shape.agent.family, shape.action, shape.client
+        mask = B_LIFE_IP | B_LIFE_NET | B_LIFE_AGENT | B_LIFE_ACTION | B_LIFE_CLIENT
+        for known in life.uses:
+            if known.origin is origin or known.origin.ip == origin.ip:
+                mask &= ~B_LIFE_IP
+            if known.origin.net == origin.net:
+                mask &= ~B_LIFE_NET
+            if known.agent.family == family:
+                mask &= ~B_LIFE_AGENT
+            if known.action is action:
+                mask &= ~B_LIFE_ACTION
+            if known.client == client:
+                mask &= ~B_LIFE_CLIENT
+            if not mask:
+                return 0
+        if origin.ip is None:
+            mask &= ~(B_LIFE_IP | B_LIFE_NET)
+        return mask
+
+    @staticmethod
+    def _other_device(life: Life, shape: Shape) -> bool:
+        devices = {known.device for known in life.uses if known is not shape and known.device is not None}
+        return bool(devices) and shape.device not in devices
+
+    def _use_session(self, event: Event, identity: Identity, own: Use) -> tuple[Life, int]:
+        sid = event.session
+        assert sid is not None
+        shape = event.shape
+        now = event.time
+        mask = 0
+        session = self.lives.get(sid)
+        if session is None:
+            session = self.lives[sid] = Life(sid, shape.source, now, now, shape, is_session=True)
+            session.first_event = event.id
+        session.is_session = True
+        self.facts.session_previous = session.shape if session.count else None
+        if not session.count:
+            mask |= B_SESSION_NEW
+        elif shape not in session.uses:
+            bits = self._life_bits(session, shape)
+            if bits & B_LIFE_NET:
+                mask |= B_SESSION_NET
+            if bits & B_LIFE_AGENT:
+                mask |= B_SESSION_AGENT
+            if bits & B_LIFE_ACTION:
+                mask |= B_SESSION_ACTION
+            if bits & B_LIFE_CLIENT:
+                mask |= B_SESSION_CLIENT
+            if shape.device is not None and self._other_device(session, shape):
+                mask |= B_SESSION_DEVICE
+        use = session.uses.get(shape)
+        if use is None:
+            session.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS, own)
+        else:
+            use.count += 1
+            use.last = now
+            if now >= use.day_end:
+                use.days += 1
+                use.day_end = now - now % DAY_MS + DAY_MS
+        if session.count and session.shape.origin is not shape.origin:
+            mask |= B_SESSION_SWITCH
+        session.shape = shape
+        session.last = now
+        session.count += 1
+        if session.identity is None:
+            session.identity = identity
+        if session.death is not None:
+            mask |= B_AFTER_DEATH
+        return session, mask
+
+    def _volume(self, event: Event, identity: Identity) -> int:
+        day = event.time - event.time % DAY_MS
+        if identity.bytes_day != day:
+            identity.bytes_day = day
+            identity.bytes_by_client.clear()
+        client = event.shape.client or event.shape.action.service
+        before = identity.bytes_by_client.get(client, 0)
+        after = before + event.size
+        identity.bytes_by_client[client] = after
+        if after >= VOLUME_FLOOR and (before // VOLUME_FLOOR).bit_length() != (after // VOLUME_FLOOR).bit_length():
+            return B_VOLUME
+        return 0
+
+    def _silent(self, event: Event, identity: Identity, life: Life | None) -> None:
+        silent = event.shape.silent
+        if silent is None:
+            return
+        self.silent[silent] = self.silent.get(silent, 0) + 1
+        if life is not None and life.mint is not None:
+            self.silent_rooted[silent] = self.silent_rooted.get(silent, 0) + 1
+        identity.silent += 1
+        gap = event.time - identity.silent_last
+        if identity.silent_last and gap > 60_000:
+            identity.gap_n += 1
+            delta = gap - identity.gap_mean
+            identity.gap_mean += delta / identity.gap_n
+            identity.gap_m2 += delta * (gap - identity.gap_mean)
+        if gap > 60_000:
+            identity.silent_last = event.time
+
+    def _observe(self, event: Event) -> None:
+        """Note which features this source's records really carry, for coverage honesty."""
+        shape = event.shape
+        source = shape.source
+        features = self.features
+        features.add((source, "events"))
+        if shape.origin.ip is not None:
+            features.add((source, "origin.ip"))
+            if shape.origin.asn is not None:
+                features.add((source, "origin.asn"))
+        if shape.agent.raw:
+            features.add((source, "agent"))
+        if shape.device is not None:
+            features.add((source, "device"))
+        if event.session is not None:
+            features.add((source, "session"))
+        if event.credential is not None:
+            features.add((source, "credential"))
+        if shape.client is not None:
+            features.add((source, "client"))
+        if shape.resource is not None:
+            features.add((source, "resource"))
+        if event.size:
+            features.add((source, "bytes"))
+        if shape.silent is not None:
+            features.add((source, "silent"))
+        if shape.action.kind is Kind.TOOL_CALL:
+            features.add((source, "tool_call"))
+        if shape.action.kind is Kind.DISCOVERY:
+            features.add((source, "discovery"))
+        for tag in shape.action.tags:
+            features.add((source, tag.value))
+
+    def _detail_features(self, source: str, detail: Detail) -> None:
+        features = self.features
+        if detail.issued:
+            features.add((source, "token.mint"))
+        if detail.spent is not None or detail.generation is not None:
+            features.add((source, "token.refresh_chain"))
+        if detail.token_issued_at is not None or detail.token_expires_at is not None:
+            features.add((source, "token.times"))
+        if detail.binding is not None:
+            features.add((source, "binding"))
+        if detail.scopes:
+            features.add((source, "scopes"))
+        if detail.subject is not None:
+            features.add((source, "ci.subject"))
+        if detail.act:
+            features.add((source, "act"))
+        if detail.pod is not None or detail.node is not None or detail.bound is not None:
+            features.add((source, "pod"))
+        if detail.objects:
+            features.add((source, "objects"))
+        if detail.run is not None:
+            features.add((source, "run"))
+        if detail.credential_type is not None:
+            features.add((source, "credential.type"))
+        if detail.grant == "device_code" or detail.transfer == "deviceCodeFlow":
+            features.add((source, "device_code"))
+        if detail.params and "allow" in detail.params:
+            features.add((source, "agent.grant"))
+
+    def _register(self, event: Event, identity: Identity, life: Life | None) -> None:
+        """Enter mints, credential changes, runs, ends of identities and credentials."""
+        detail = event.detail if event.detail is not None else NO_DETAIL
+        shape = event.shape
+        action = shape.action
+        tags = action.tags
+        now = event.time
+        self._detail_features(shape.source, detail)
+        if shape.error is not None:
+            return
+        if detail.issued:
+            self._mint(event, detail, identity)
+        if life is not None and life.is_session and life.mint is None and action.kind in (Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL):
+            life.mint = Mint(now, event.id, shape, session=None, grant=detail.grant or "login", klass="session")
+        elif (
+            event.session is not None
+            and action.kind in (Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL)
+            and (opened := self.lives.get(event.session)) is not None
+            and opened.mint is None
+        ):
+            opened.mint = Mint(now, event.id, shape, grant=detail.grant or "login", klass="session")
+        if detail.run is not None and Tag.CI_RUN in tags:
+            self._run(event, detail)
+        if not tags:
+            return
+        if Tag.CREDENTIAL_ADD in tags or Tag.CREDENTIAL_REMOVE in tags:
+            self._credential_change(event, detail, identity)
+        if Tag.IDENTITY_DISABLE in tags:
+            for target in detail.targets or ():
+                self.kill_identity(target.id, Death(now, "disabled", event.id, identity.id, shape.source))
+        if Tag.IDENTITY_ENABLE in tags:
+            for target in detail.targets or ():
+                found = self.identity(target.id)
+                if found is not None and found.death is not None and found.death.undone is None:
+                    found.death.undone = now
+        if Tag.REVOKE in tags:
+            for target in detail.targets or ():
+                self.kill_life(target.id, Death(now, "revoked", event.id, identity.id, shape.source))
+
+    def _mint(self, event: Event, detail: Detail, identity: Identity) -> None:
+        now = event.time
+        keep = detail if (detail.bound or detail.run or detail.subject or detail.scopes or detail.pod or detail.audience) else None
+        expires = detail.token_expires_at or (now + detail.issued_ttl_s * 1000 if detail.issued_ttl_s else None)
+        mint = Mint(
+            now, event.id, event.shape, detail.spent or event.credential, event.session, detail.grant, detail.issued_class, expires, keep
+        )
+        coverage = self.coverage[event.shape.source]
+        if coverage.first_mint is None:
+            coverage.first_mint = now
+        for name in detail.issued:
+            life = self.lives.get(name)
+            if life is None:
+                life = self.lives[name] = Life(name, event.shape.source, now, now, event.shape)
+                life.first_event = event.id
+                life.mint = mint
+            elif life.mint is None:
+                life.mint = mint
+        if detail.spent is not None and detail.spent not in self.lives:
+            spent = self.lives[detail.spent] = Life(detail.spent, event.shape.source, now, now, event.shape)
+            spent.first_event = event.id
+            spent.identity = identity
+
+    def _run(self, event: Event, detail: Detail) -> None:
+        assert detail.run is not None
+        run = self.runs.get(detail.run)
+        if run is None:
+            run = self.runs[detail.run] = Run(detail.run, detail.repo, event.time)
+        run.start = min(run.start, event.time)
+        run.attempt = max(run.attempt, detail.attempt or 1)
+        if run.actor is None:
+            run.actor = event.shape.actor.id
+        if run.repo is None:
+            run.repo = detail.repo
+        if len(run.events) < 20:
+            run.events.append(event.id)
+        if detail.phase == "end":
+            run.end = event.time
+        elif detail.attempt is not None and detail.attempt > 1 and detail.phase == "start":
+            run.end = None
+        params = detail.params or {}
+        for name in ("ref", "trigger", "workflow"):
+            value = params.get(name)
+            if isinstance(value, str) and getattr(run, name) is None:
+                setattr(run, name, value)
+
+    def _credential_change(self, event: Event, detail: Detail, identity: Identity) -> None:
+        if not detail.targets:
+            return
+        target = detail.targets[0].id
+        tags = event.shape.action.tags
+        held = self.changes.setdefault(target, [])
+        removed = (detail.params or {}).get("removed")
+        gone = [removed] if isinstance(removed, str) else [r for r in removed if isinstance(r, str)] if isinstance(removed, (list, tuple)) else []
+        if Tag.CREDENTIAL_ADD in tags:
+            held.extend(CredentialChange(event.time, True, key, target, identity, event) for key in detail.issued or (None,) if key or not gone)
+        if Tag.CREDENTIAL_REMOVE in tags and not gone:
+            gone = [t.id for t in detail.targets[1:]]
+        for key in gone:
+            held.append(CredentialChange(event.time, False, key, target, identity, event))
+            self.kill_life(key, Death(event.time, "removed", event.id, identity.id, event.shape.source))
+        if Tag.CREDENTIAL_REMOVE in tags and not gone:
+            held.append(CredentialChange(event.time, False, None, target, identity, event))
+
+    # -- at the end ---------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Count uses whose mint is known, per source. Call once, after the last event."""
+        for coverage in self.coverage.values():
+            coverage.uses = coverage.joined_uses = 0
+        for life in self.lives.values():
+            if life.is_session or not life.count:
+                continue
+            for shape, use in life.uses.items():
+                coverage = self.coverage[shape.source]
+                coverage.uses += use.count
+                if life.mint is not None:
+                    coverage.joined_uses += use.count

@@ -1,0 +1,1 @@
+"""The shell: read, normalise, order, track, judge, write."""

@@ -1,0 +1,243 @@
+"""A scan: inputs in, findings out. One process, or several that decode for one that tracks."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from aftergate.connectors.base import sources
+from aftergate.detections.api import Directory
+from aftergate.detections.engine import Engine
+from aftergate.errors import ReadError
+from aftergate.events.enrich import Enricher
+from aftergate.events.interning import Interner
+from aftergate.pipeline.normalising import Normalising
+from aftergate.pipeline.ordering import LATENESS_MS, Sequencer
+from aftergate.pipeline.reading import Fault, Input, chunks, plan
+from aftergate.vocabulary import Event
+
+SHARE_BYTES = 4 << 20  # a plain file is handed out to workers in parts of this size
+RELEASE_EVERY = 20_000
+
+
+class Options(Struct):
+    """What a scan is told."""
+
+    paths: Sequence[str | Path]
+    source: str | None = None
+    jobs: int = 1
+    mmdb: tuple[Path, ...] = ()
+    tables: bool | None = None  # offline tables of the `enrich` extra: None uses them if installed
+    lateness_ms: int = LATENESS_MS
+    strict: bool = False
+    only: tuple[str, ...] | None = None  # detections, None: all
+
+
+class Part(Struct):
+    """Some decoded records of one input."""
+
+    input: int
+    events: list[Event]
+    records: int
+    faults: list[Fault]
+    done: int  # bytes of the input consumed
+
+
+class Counts(Struct):
+    """In = normalised + duplicates + set aside, always."""
+
+    read: int = 0
+    duplicates: int = 0
+    set_aside: int = 0
+    late: int = 0
+    sources: dict[str, int] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    seconds: float = 0.0
+    bytes: int = 0
+    files: int = 0
+    tables: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def normalised(self) -> int:
+        return self.read - self.duplicates - self.set_aside
+
+
+Progress = Callable[[int, int, int], None]  # bytes done, bytes in all, events
+
+
+class Inline:
+    """Decodes in this process."""
+
+    def __init__(self, inputs: Sequence[Input], options: Options) -> None:
+        self.inputs = inputs
+        self.intern = Interner(make_enricher(options))
+        self.normalising = Normalising(self.intern, options.source)
+
+    def parts(self, order: Sequence[int]) -> Iterator[Part]:
+        for number in order:
+            yield from decode(self.normalising, number, self.inputs[number])
+
+    @property
+    def tables(self) -> list[tuple[str, str]]:
+        return list(self.intern.enrich.tables)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def make_enricher(options: Options) -> Enricher:
+    return Enricher(mmdb=[Path(p) for p in options.mmdb], tables=options.tables)
+
+
+def decode(normalising: Normalising, number: int, source: Input, start: int = 0, end: int | None = None) -> Iterator[Part]:
+    """Chunk by chunk: events, and faults with file and offset."""
+    for chunk in chunks(source, start, end):
+        before = dict(normalising.counts)
+        events: list[Event] = []
+        aside = normalising.run(chunk.lines, events)
+        faults = list(chunk.faults)
+        faults.extend(Fault(chunk.name, chunk.offset(a.index), a.reason, a.record) for a in aside)
+        good = sum(normalising.counts.values()) - sum(before.values())
+        yield Part(number, events, good, faults, chunk.done)
+
+
+def scan(
+    options: Options,
+    *,
+    directory: Directory | None = None,
+    set_aside: Callable[[Fault], None] | None = None,
+    progress: Progress | None = None,
+    tap: Callable[[list[Event]], None] | None = None,
+) -> tuple[Engine, Counts]:
+    """Read everything, judge everything.
+
+    `set_aside` gets each record that could not be read; `tap` each batch of events in order.
+    Raises: ReadError, if a path does not exist, or with `strict` at the first record set aside.
+    """
+    began = time.perf_counter()
+    cpu = time.process_time()
+    inputs = plan(list(options.paths))
+    engine = Engine(directory, options.only)
+    counts = Counts(files=len(inputs), bytes=sum(i.size for i in inputs))
+    if options.jobs > 1:
+        from aftergate.pipeline.parallel import Workers  # noqa: PLC0415  (multiprocessing only where asked for)
+
+        decoder: Inline | Workers = Workers(inputs, options)
+    else:
+        decoder = Inline(inputs, options)
+    enabled = gc.isenabled()
+    gc.disable()  # nothing tracked is cyclic enough to matter, and the collector walks millions of live objects
+    try:
+        for batch in _in_order(decoder, inputs, options, counts, set_aside, progress):
+            engine.feed(batch)
+            if tap is not None:
+                tap(batch)
+    finally:
+        decoder.close()
+        if enabled:
+            gc.enable()
+    engine.finish()
+    counts.tables = decoder.tables
+    counts.seconds = time.perf_counter() - began
+    counts.cpu_seconds = time.process_time() - cpu
+    return engine, counts
+
+
+def _in_order(
+    decoder: Inline | object,
+    inputs: Sequence[Input],
+    options: Options,
+    counts: Counts,
+    set_aside: Callable[[Fault], None] | None,
+    progress: Progress | None,
+) -> Iterator[list[Event]]:
+    sequencer = Sequencer(options.lateness_ms)
+    starts = peek(inputs, options) if len(inputs) > 1 else {0: None}
+    order = sorted(range(len(inputs)), key=lambda n: (starts.get(n) is None, starts.get(n) or 0, n))
+    floor = _floors(order, starts, options.lateness_ms)
+    current = -1
+    newest: int | None = None
+    rising = True
+    done_before = 0
+    fresh = 0
+    for part in decoder.parts(order):  # type: ignore[attr-defined]
+        if part.input != current:
+            if current >= 0:
+                done_before += inputs[current].size
+            current, newest, rising = part.input, None, True
+        counts.read += part.records + len(part.faults)
+        counts.set_aside += len(part.faults)
+        if set_aside is not None:
+            for fault in part.faults:
+                set_aside(fault)
+        if part.faults and options.strict:
+            fault = part.faults[0]
+            raise ReadError(
+                fault.reason, where=f"{fault.name}, byte {fault.offset}", hint="without --strict such records are set aside and counted"
+            )
+        events = part.events
+        if events:
+            for event in events:
+                counts.sources[event.shape.source] = counts.sources.get(event.shape.source, 0) + (event.part % 1000 == 0)
+            low = min(e.time for e in events)
+            high = max(e.time for e in events)
+            if newest is not None and low < newest - options.lateness_ms:
+                rising = False
+            newest = high if newest is None else max(newest, high)
+            sequencer.add(events)
+            fresh += len(events)
+        if fresh >= RELEASE_EVERY and rising and newest is not None:
+            fresh = 0
+            bound = newest - options.lateness_ms
+            later = floor[part.input]
+            if later is not None:
+                bound = min(bound, later)
+            if bound > -(1 << 61):
+                ready = sequencer.release(bound)
+                if ready:
+                    yield ready
+        if progress is not None:
+            progress(done_before + part.done, counts.bytes, counts.read)
+    yield sequencer.release(None)
+    counts.duplicates = sequencer.duplicates
+    counts.late = sequencer.late
+
+
+def _floors(order: Sequence[int], starts: dict[int, int | None], lateness_ms: int) -> dict[int, int | None]:
+    """For each input, before which time nothing of the inputs after it can lie. None: there are none; very small: unknown."""
+    floor: dict[int, int | None] = {}
+    least: int | None = None
+    for number in reversed(order):
+        floor[number] = least
+        start = starts.get(number)
+        mine = -(1 << 62) if start is None else start - lateness_ms
+        least = mine if least is None else min(least, mine)
+    return floor
+
+
+def peek(inputs: Sequence[Input], options: Options) -> dict[int, int | None]:
+    """The earlier of the first and last event time in each input's first chunk; None where nothing there can be read."""
+    normalising = Normalising(Interner(), options.source)
+    starts: dict[int, int | None] = {}
+    for number, source in enumerate(inputs):
+        starts[number] = None
+        if source.path is None:
+            continue
+        for chunk in chunks(source):
+            if not chunk.lines:
+                continue
+            events: list[Event] = []
+            normalising.run([chunk.lines[0], chunk.lines[-1]], events)
+            if events:
+                starts[number] = min(e.time for e in events)
+            break
+    return starts
+
+
+def source_titles(slugs: Iterable[str]) -> dict[str, str]:
+    known = sources()
+    return {slug: known[slug].title if slug in known else slug for slug in slugs}

@@ -1,0 +1,1 @@
+"""Trust from findings, and findings of one story joined to one incident. Pure, bounded, order-independent."""
