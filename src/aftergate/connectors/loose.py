@@ -116,7 +116,17 @@ def content_id(line: bytes) -> str:
 
 INNER: Final = tuple(
     ipaddress.ip_network(net)
-    for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "::1/128", "fc00::/7", "fe80::/10")
+    for net in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    )
 )
 
 
@@ -138,7 +148,7 @@ def address(value: str) -> str | None:
 
 @lru_cache(maxsize=65_536)
 def inner(value: str) -> bool:
-    """True for an address that says nothing outside its own network. Documentation ranges are not inner: samples use them as public ones."""
+    """True for an address that says nothing outside its own network. Documentation ranges are not: samples use them as public."""
     try:
         found = ipaddress.ip_address(value)
     except ValueError:

@@ -69,8 +69,10 @@ _RULES: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "aws-console",
         "browser",
-        r"^aws console|s3console/|consolefrontend|^console(?:\.[a-z0-9-]+)*\.amazonaws\.com|^signin\.amazonaws\.com|^aws signin|"
-        r"^aws ?cloudtrail(?:console)?,|^cloudwatchconsole|[a-z0-9]console,? aws-internal",
+        (
+            r"^aws console|s3console/|consolefrontend|^console(?:\.[a-z0-9-]+)*\.amazonaws\.com|^signin\.amazonaws\.com|^aws signin|"
+            r"^aws ?cloudtrail(?:console)?,|^cloudwatchconsole|[a-z0-9]console,? aws-internal"
+        ),
     ),
     ("aws-internal", "service", r"^aws internal|^aws-internal/"),
     ("{name}", "service", r"^(?P<name>[a-z0-9.-]+\.(?:amazonaws\.com(?:\.cn)?|googleapis\.com|gserviceaccount\.com|azure\.com))$"),
@@ -91,9 +93,23 @@ _RULES: Final[tuple[tuple[str, str, str], ...]] = (
     ("azure-sdk", "sdk", r"\bazsdk-[a-z]+-[^/ ]+/([\d.v]+)|azure-sdk-for|\bazure-identity/([\d.]+)|microsoft\.azure\.|msrest"),
     ("graph-sdk", "sdk", r"graph-(?:dotnet|python|java|go|js)[^/ ]*/([\d.]+)|microsoft\.graph/([\d.]+)|msgraph"),
     ("google-api-python-client", "sdk", r"google-api-python-client(?:/([\d.]+))?"),
-    ("{name}", "sdk", r"(?P<name>google-api-[a-z]+-client|gcloud-(?:python|java|node|go|ruby|php|dotnet)|google-auth-library-[a-z]+|google-cloud-[a-z]+)/([\d.]+)"),
+    (
+        "{name}",
+        "sdk",
+        (
+            r"(?P<name>google-api-[a-z]+-client|gcloud-(?:python|java|node|go|ruby|php|dotnet)|google-auth-library-[a-z]+|google-cloud-[a-z]+)"
+            r"/([\d.]+)"
+        ),
+    ),
     ("octokit", "sdk", r"octokit[a-z.@/-]*[/ ]v?([\d.]+)|\boctokit\b"),
-    ("{name}", "sdk", r"^(?P<name>okta-sdk-[a-z]+|go-github|pygithub|ghapi|openai|anthropic|databricks-sdk-[a-z]+|slack-?sdk|auth0-[a-z]+)[/ ]v?([\d.]+)?"),
+    (
+        "{name}",
+        "sdk",
+        (
+            r"^(?P<name>okta-sdk-[a-z]+|go-github|pygithub|ghapi|openai|anthropic|databricks-sdk-[a-z]+|slack-?sdk|auth0-[a-z]+)"
+            r"[/ ]v?([\d.]+)?"
+        ),
+    ),
     ("kubernetes-client", "sdk", r"kubernetes java client|kubernetes-client/|^openapi-generator/"),
     # HTTP libraries and the tools people type them with
     ("curl", "http_library", r"\b(?:lib)?curl/([\d.]+)|^curl\b"),
@@ -181,13 +197,12 @@ def classify_agent(raw: str) -> Agent:
     shows; its kind stays unknown.
     """
     text = raw.strip().strip("[]").strip().lower()
-    for family, kind, pattern in _COMPILED:
+    for listed, kind, pattern in _COMPILED:
         match = pattern.search(text)
         if match is None:
             continue
         named = match.groupdict().get("name")
-        if named is not None:
-            family = named
+        family = named or listed
         found = [group for group in match.groups() if group and group != named]
         if family in ("aws-console", "aws-internal"):
             system = None  # the text tells of the vendor's server

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from aftergate.errors import Reject
 
 _minutes: dict[str, int] = {}
+_SECONDS = {f"{s:02d}Z": s * 1000 for s in range(60)}
 _FIRST = -62_135_596_800_000  # year 1
 _LAST = 253_402_300_799_999  # year 9999
 
@@ -17,11 +18,17 @@ def from_iso(text: str) -> int:
     Raises: Reject, if the text is no time. The minute is cached, since neighbours in a log share it.
     """
     base = _minutes.get(text[:17])
-    if base is not None and text[-1:] == "Z":
-        try:
-            return base + int(float(text[17:-1]) * 1000 + 0.0001)
-        except ValueError:
-            pass
+    if base is not None:
+        second = _SECONDS.get(text[17:])
+        if second is not None:
+            return base + second
+        if text[-1] == "Z":
+            try:
+                second = int(float(text[17:-1]) * 1000 + 0.0001)
+            except (ValueError, OverflowError):
+                second = -1
+            if 0 <= second < 60_000:
+                return base + second
     return _slow(text)
 
 

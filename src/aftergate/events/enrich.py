@@ -1,6 +1,6 @@
 """Address to network: what the log says, else an operator's mmdb files, else installed tables, else listed blocks and the prefix alone.
 
-Two optional tables serve when they are installed (extra `tables`): `iporigin` (clouds, hosters, VPN and Tor exits; about 5 MiB) and
+Two optional tables serve when they are installed (extra `enrich`): `iporigin` (clouds, hosters, VPN and Tor exits; about 5 MiB) and
 `geoip2fast` (organisation and country as of 2024; about 115 MiB, a third of a second to load). Both are loaded with the first public
 address. Neither knows AS numbers, so an organisation gets its number from `networks.names()`; where that list has none the network is
 the address prefix, as it is without tables.
@@ -85,7 +85,7 @@ class Enricher:
         self._mmdb = [_open_mmdb(fspath(path)) for path in mmdb]
         present = [name for name in ("iporigin", "geoip2fast") if importlib.util.find_spec(name) is not None] if tables is not False else []
         if tables and not present:
-            raise ConfigError("address tables are not installed", hint="pip install 'aftergate[tables]', or give an mmdb file")
+            raise ConfigError("address tables are not installed", hint="pip install 'aftergate[enrich]', or give an mmdb file")
         self._wanted = present
         self._kinds: Any = None
         self._places: Any = None
@@ -173,12 +173,13 @@ class Enricher:
                 record = reader.get(ip)
             except ValueError:  # an IPv6 address asked of an IPv4 file
                 continue
-            except Exception as error:  # the reader raises its own class for a damaged tree
+            except importlib.import_module("maxminddb").InvalidDatabaseError as error:
                 raise ConfigError(f"database is damaged: {error}", where=path, hint="download the file again") from None
             if not isinstance(record, dict):
                 continue
             hit = True
-            traits = record.get("traits") if isinstance(record.get("traits"), dict) else {}
+            inner = record.get("traits")
+            traits: dict[str, Any] = inner if isinstance(inner, dict) else {}
             number = number or _number(record.get("autonomous_system_number") or traits.get("autonomous_system_number") or record.get("asn"))
             name = name or _text(
                 record.get("autonomous_system_organization")
@@ -261,7 +262,7 @@ def _open_mmdb(path: str) -> tuple[str, Any, str]:
     try:
         module = importlib.import_module("maxminddb")
     except ImportError:
-        raise ConfigError("mmdb files need the package `maxminddb`", where=path, hint="pip install 'aftergate[tables]'") from None
+        raise ConfigError("mmdb files need the package `maxminddb`", where=path, hint="pip install maxminddb") from None
     try:
         reader = module.open_database(path)
     except OSError as error:
@@ -284,7 +285,7 @@ def _place(record: dict[str, Any]) -> str | None:
 def _anonymous(record: dict[str, Any]) -> networks.Known | None:
     if record.get("is_tor_exit_node"):
         return "tor", "tor"
-    if record.get("is_anonymous_vpn") or record.get("is_residential_proxy") or record.get("is_public_proxy") or record.get("is_anonymous_proxy"):
+    if any(record.get(key) for key in ("is_anonymous_vpn", "is_residential_proxy", "is_public_proxy", "is_anonymous_proxy")):
         return "vpn", None
     return ("hosting", None) if record.get("is_hosting_provider") else None
 

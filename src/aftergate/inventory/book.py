@@ -49,13 +49,13 @@ class Inventory:
                     _instant(text, place)
         for item in self.file.identities:  # after all names, so that no credential id hides one
             for credential in item.credentials:
-                for name in (credential.id, credential.hashed):
-                    if name:
-                        self._by_id.setdefault(_fold(name), item)
-        self._tickets = [
-            (_instant(ticket.start, f"{where}: $.changes[{index}] `{ticket.id}`"), _end(ticket.end, f"{where}: $.changes[{index}] `{ticket.id}`"), ticket)
-            for index, ticket in enumerate(self.file.changes)
-        ]
+                for held in (credential.id, credential.hashed):
+                    if held:
+                        self._by_id.setdefault(_fold(held), item)
+        self._tickets: list[tuple[int, int, Ticket]] = []
+        for index, ticket in enumerate(self.file.changes):
+            place = f"{where}: $.changes[{index}] `{ticket.id}`"
+            self._tickets.append((_instant(ticket.start, place), _end(ticket.end, place), ticket))
         self._tickets.sort(key=lambda row: (row[0], row[2].id))
 
     @classmethod
@@ -168,8 +168,8 @@ class Inventory:
     def egress_ok(self, any_id: str | None, ip: str | None, provider: str | None = None, at: int | None = None) -> bool:
         """Is this address where the identity is declared to come from?
 
-        By block, by the provider's name (`hetzner`, `azure westeurope`: regions are not told apart), or by a ticket that names the identity and
-        the address and, if `at` is given, holds then. False where nothing is declared.
+        By block, by the provider's name (`hetzner`, `azure westeurope`: regions are not told apart), or by a ticket that names
+        the identity and the address and, if `at` is given, holds then. False where nothing is declared.
         """
         found = self.identity(any_id)
         if found is None:

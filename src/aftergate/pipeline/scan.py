@@ -147,6 +147,13 @@ def scan(
     return engine, counts
 
 
+def ordered(options: Options) -> Iterator[list[Event]]:
+    """Batches of events in order, without judging them. Raises: ReadError, if a path does not exist."""
+    inputs = [i for i in plan(list(options.paths)) if i.path is not None]
+    if inputs:
+        yield from _in_order(Inline(inputs, options), inputs, options, Counts(), None, None)
+
+
 def _in_order(
     decoder: Inline | object,
     inputs: Sequence[Input],

@@ -1,7 +1,7 @@
 """The product's own record of what agents do through a tool gateway: calls, runs, tasks, grants, delegations, registry changes.
 
-A line without `record` is a tool call. `agent_id` is the agent as the gateway authenticated it, so it is the actor of every line that has one; whoever
-declared, granted or changed something stands in the parameters.
+A line without `record` is a tool call. `agent_id` is the agent as the gateway authenticated it, so it is the actor of every line that
+has one; whoever declared, granted or changed something stands in the parameters.
 """
 
 from __future__ import annotations
@@ -93,7 +93,11 @@ def _allowed(value: Any) -> list[dict[str, Any]]:
         one = mapping(entry)
         classes = one.get("args_class")
         found.append(
-            {"server": text(one.get("server")), "tools": list(texts(one.get("tools"))), "args_class": None if classes is None else list(texts(classes))}
+            {
+                "server": text(one.get("server")),
+                "tools": list(texts(one.get("tools"))),
+                "args_class": None if classes is None else list(texts(classes)),
+            }
         )
     return found
 
@@ -124,7 +128,11 @@ class Gateway:
         record = decode(_record, line)
         kind = record.record
         if kind is not None and kind not in _RECORDS:
-            raise Reject(f"unknown record `{str(kind)[:40]}`") if isinstance(kind, str) and record.ts is not None else NotMine("not a gateway record")
+            raise (
+                Reject(f"unknown record `{str(kind)[:40]}`")
+                if isinstance(kind, str) and record.ts is not None
+                else NotMine("not a gateway record")
+            )
         server, tool = text(record.server), text(record.tool)
         agent_id = text(record.agent_id)
         if kind is None and (agent_id is None or server is None or tool is None):
@@ -142,7 +150,9 @@ class Gateway:
             changed_by = mail(record.changed_by) or "unknown"
             actor = intern.actor(changed_by, kind="human" if "@" in changed_by else "workload" if ":" in changed_by else "unknown")
         detail = Detail(
-            act=tuple(name for item in items(record.act) if (name := text(item.get("sub") if isinstance(item, dict) else item)) is not None),
+            act=tuple(
+                name for item in items(record.act) if (name := text(item.get("sub") if isinstance(item, dict) else item)) is not None
+            ),
             run=run,
             task=task,
         )
@@ -234,7 +244,7 @@ def _recognise(record: dict[str, Any]) -> bool:
     kind = record.get("record")
     if kind is None:
         return isinstance(record.get("agent_id"), str) and isinstance(record.get("tool"), str) and "server" in record
-    return kind in ("registry",) or (isinstance(kind, str) and kind in _RECORDS and "agent_id" in record)
+    return kind == "registry" or (isinstance(kind, str) and kind in _RECORDS and "agent_id" in record)
 
 
 SOURCES = (

@@ -137,9 +137,25 @@ class Auth0Normaliser:
         place = mapping(record.location_info)
         country = text(place.get("country_code"))
         security = mapping(record.security_context)
-        origin = make.origin(text(record.ip), number(place.get("asn")) or number(security.get("asn")), country.upper() if country is not None and len(country) == 2 else None)
-        silent = SILENT_OF_GRANT.get(grant or "") if action.kind in _MINTS else "session_continuation" if action.kind is Kind.SILENT_SIGN_IN else None
-        if not targets and action.tags & {Tag.IDENTITY_DISABLE, Tag.PASSWORD_CHANGE, Tag.FACTOR_ADD, Tag.FACTOR_REMOVE, Tag.IDENTITY_CREATE}:
+        origin = make.origin(
+            text(record.ip),
+            number(place.get("asn")) or number(security.get("asn")),
+            country.upper() if country is not None and len(country) == 2 else None,
+        )
+        silent = (
+            SILENT_OF_GRANT.get(grant or "")
+            if action.kind in _MINTS
+            else "session_continuation"
+            if action.kind is Kind.SILENT_SIGN_IN
+            else None
+        )
+        if not targets and action.tags & {
+            Tag.IDENTITY_DISABLE,
+            Tag.PASSWORD_CHANGE,
+            Tag.FACTOR_ADD,
+            Tag.FACTOR_REMOVE,
+            Tag.IDENTITY_CREATE,
+        }:
             user = text(record.user_id)
             if user is not None:
                 name_of = person(record.user_name)
@@ -163,7 +179,13 @@ class Auth0Normaliser:
         params = {key: value for key, value in kept.items() if value is not None}
         detail = Detail(
             issued=tuple(issued),
-            issued_class=None if not issued else "refresh_token" if family is not None else "access_token" if token is not None else "client_secret",
+            issued_class=None
+            if not issued
+            else "refresh_token"
+            if family is not None
+            else "access_token"
+            if token is not None
+            else "client_secret",
             spent=spent,
             family=family,
             generation=counter,
@@ -204,7 +226,9 @@ class Auth0Normaliser:
         if user_id is not None and user_id.endswith("@clients"):
             return make.actor(user_id.removesuffix("@clients"), (user_id,), "workload", account, text(record.client_name))
         identity = user_id or name or "unknown"
-        return make.actor(identity, (name,) if name is not None and name != identity else (), "human" if user_id is not None else "unknown", account, name)
+        return make.actor(
+            identity, (name,) if name is not None and name != identity else (), "human" if user_id is not None else "unknown", account, name
+        )
 
 
 def _route(request: dict[str, Any]) -> tuple[str, tuple[Target, ...]]:
@@ -269,7 +293,13 @@ def recognise(record: dict[str, Any]) -> bool:
         return isinstance(record.get("log_id") or inner.get("log_id"), str) and isinstance(inner.get("type"), str) and "date" in inner
     if not isinstance(record.get("type"), str) or "date" not in record or not (record.get("log_id") or record.get("_id")):
         return False
-    return "tenant_name" in record or "$event_schema" in record or "connection_id" in record or "client_id" in record or bool(items(record.get("auth0_client")))
+    return (
+        "tenant_name" in record
+        or "$event_schema" in record
+        or "connection_id" in record
+        or "client_id" in record
+        or bool(items(record.get("auth0_client")))
+    )
 
 
 SOURCES = (

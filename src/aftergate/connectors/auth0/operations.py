@@ -136,7 +136,19 @@ GRANT_OF: Final = {
     "fd": "delegation",
 }
 
-FAILED: Final = frozenset({"limit_wc", "limit_sul", "limit_mu", "limit_delegation", "pwd_leak", "signup_pwd_leak", "reset_pwd_leak", "api_limit", "gd_otp_rate_limit_exceed"})
+FAILED: Final = frozenset(
+    {
+        "limit_wc",
+        "limit_sul",
+        "limit_mu",
+        "limit_delegation",
+        "pwd_leak",
+        "signup_pwd_leak",
+        "reset_pwd_leak",
+        "api_limit",
+        "gd_otp_rate_limit_exceed",
+    }
+)
 """Codes of refusal that do not begin with `f`."""
 
 _ADMIN: Final = "admin"
@@ -154,8 +166,16 @@ _API: Final[tuple[tuple[str, re.Pattern[str], _Row], ...]] = tuple(
         ("POST", r"^/client-grants", (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_GRANT,))),
         ("PATCH", r"^/client-grants", (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_GRANT,))),
         ("DELETE", r"^/client-grants", (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_REVOKE,))),
-        ("POST", r"^/(users/\{id\}/(roles|permissions)|roles/\{id\}/(users|permissions))$", (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_GRANT,))),
-        ("DELETE", r"^/(users/\{id\}/(roles|permissions)|roles/\{id\}/(users|permissions))$", (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_REVOKE,))),
+        (
+            "POST",
+            r"^/(users/\{id\}/(roles|permissions)|roles/\{id\}/(users|permissions))$",
+            (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_GRANT,)),
+        ),
+        (
+            "DELETE",
+            r"^/(users/\{id\}/(roles|permissions)|roles/\{id\}/(users|permissions))$",
+            (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_REVOKE,)),
+        ),
         ("POST", r"^/organizations/\{id\}/members/\{id\}/roles$", (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_GRANT,))),
         ("POST", r"^/tenants/invitations", (Kind.ROLE_CHANGE, _ADMIN, (Tag.PRIVILEGE_GRANT, Tag.IDENTITY_CREATE))),
         ("PATCH", r"^/tenants/invitations", (Kind.ROLE_CHANGE, _ADMIN, ())),
@@ -165,7 +185,11 @@ _API: Final[tuple[tuple[str, re.Pattern[str], _Row], ...]] = tuple(
         ("PATCH", r"^/users/\{id\}:password$", (Kind.FACTOR_CHANGE, _ADMIN, (Tag.PASSWORD_CHANGE,))),
         ("PATCH", r"^/users/\{id\}$", (Kind.IDENTITY_LIFECYCLE, _ADMIN, ())),
         ("DELETE", r"^/users/\{id\}/multifactor", (Kind.FACTOR_CHANGE, _ADMIN, (Tag.FACTOR_RESET, Tag.FACTOR_REMOVE))),
-        ("DELETE", r"^/users/\{id\}/(authenticators|authentication-methods)", (Kind.FACTOR_CHANGE, _ADMIN, (Tag.FACTOR_RESET, Tag.FACTOR_REMOVE))),
+        (
+            "DELETE",
+            r"^/users/\{id\}/(authenticators|authentication-methods)",
+            (Kind.FACTOR_CHANGE, _ADMIN, (Tag.FACTOR_RESET, Tag.FACTOR_REMOVE)),
+        ),
         ("POST", r"^/users/\{id\}/authentication-methods", (Kind.FACTOR_CHANGE, _ADMIN, (Tag.FACTOR_ADD,))),
         ("POST", r"^/users/\{id\}/identities", (Kind.FACTOR_CHANGE, _ADMIN, (Tag.FACTOR_ADD,))),
         ("POST", r"^/users/\{id\}/recovery-code-regeneration", (Kind.FACTOR_CHANGE, _ADMIN, (Tag.FACTOR_ADD,))),

@@ -1,7 +1,7 @@
-"""Google Cloud audit log entries (LogEntry with an AuditLog payload), including GKE clusters and the Workspace entries that reach Cloud Logging.
+"""Google Cloud audit log entries: LogEntry with an AuditLog payload. GKE clusters and Workspace activities reach it as well.
 
-Source: cloud.google.com "AuditLog", "AuthenticationInfo", "Audit logs for service accounts", "IAM audit logging". Delegation information lists the
-original caller first; here the nearest comes first.
+Source: cloud.google.com "AuditLog", "AuthenticationInfo", "Audit logs for service accounts", "IAM audit logging". Delegation
+information lists the original caller first; here the nearest comes first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,22 @@ from msgspec import Struct, field
 
 from aftergate.connectors.base import Source
 from aftergate.connectors.kubernetes.normalise import classify as kubernetes_operation
-from aftergate.connectors.loose import address, content_id, decode, inner, items, kept, mail, mapping, moment, moment_or_none, number, text, texts, unique
+from aftergate.connectors.loose import (
+    address,
+    content_id,
+    decode,
+    inner,
+    items,
+    kept,
+    mail,
+    mapping,
+    moment,
+    moment_or_none,
+    number,
+    text,
+    texts,
+    unique,
+)
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import NO_ORIGIN, Action, Actor, Change, Detail, Event, Kind, Origin, Tag, Target
@@ -24,10 +39,25 @@ KEY_PREFIX: Final = "//iam.googleapis.com/"
 
 Operation = tuple[Kind, str, str, tuple[Tag, ...]]
 
-_CODES: Final = (
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED "
-    "OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED"
-).split()
+_CODES: Final = (  # google.rpc.Code
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
 _GOOGLES_OWN = re.compile(
     r"^(service-[0-9a-z-]+@[a-z0-9.-]+\.iam\.gserviceaccount\.com|[0-9]+@cloudservices\.gserviceaccount\.com|[^@]+@system\.gserviceaccount\.com|[^@]+@prod\.google\.com)$"
 )
@@ -140,7 +170,7 @@ def service_of(service_name: str | None, method: str) -> str:
 
 
 def operation(service: str, method: str) -> Operation:
-    """Kind, service, verb family and tags of a method. `:remove`, `:audit-config`, `:ai` and `:export` behind it tell what the record showed."""
+    """Kind, service, verb family and tags of a method; `:remove`, `:audit-config`, `:ai`, `:export` behind it tell what the record showed."""
     base, _, variant = method.partition(":")
     if service == "k8s" and base.startswith("io.k8s."):
         parts = base.split(".")
@@ -161,7 +191,7 @@ def operation(service: str, method: str) -> Operation:
         if lower.startswith(("get", "list")):
             return Kind.DISCOVERY, service, "discover", ()
         return Kind.TRUST_CHANGE, service, "admin", (Tag.TRUST_CHANGE,)
-    if lower in ("generateaccesstoken", "exchangetoken") or service != "ssh-serialport" and lower in _METHODS:
+    if lower in _METHODS and service != "ssh-serialport":
         kind, family, tags = _METHODS[lower]
         return kind, service, family, tags
     words = [word.lower() for word in _WORDS.findall(last)] or [lower]
@@ -171,7 +201,11 @@ def operation(service: str, method: str) -> Operation:
     if service == "ssh-serialport" or (service == "iap" and lower == "authorizeuser"):
         return Kind.OTHER, service, "execute", (Tag.REMOTE_EXEC,)
     if service == "oslogin":
-        return (Kind.OTHER, service, "auth", ()) if first == "check" else (Kind.DISCOVERY if read else Kind.CONFIG_CHANGE, service, read or "admin", ())
+        return (
+            (Kind.OTHER, service, "auth", ())
+            if first == "check"
+            else (Kind.DISCOVERY if read else Kind.CONFIG_CHANGE, service, read or "admin", ())
+        )
     if service == "apikeys" and not read:
         return (
             (Kind.CREDENTIAL_DELETE, service, "admin", (Tag.CREDENTIAL_REMOVE,))
@@ -180,11 +214,17 @@ def operation(service: str, method: str) -> Operation:
         )
     if ".hmackeys." in base.lower() and not read:
         return (
-            (Kind.CREDENTIAL_DELETE, service, "admin", (Tag.CREDENTIAL_REMOVE,)) if deletes else (Kind.CREDENTIAL_CREATE, service, "admin", (Tag.CREDENTIAL_ADD,))
+            (Kind.CREDENTIAL_DELETE, service, "admin", (Tag.CREDENTIAL_REMOVE,))
+            if deletes
+            else (Kind.CREDENTIAL_CREATE, service, "admin", (Tag.CREDENTIAL_ADD,))
         )
     if service == "logging" and ("ConfigService" in base) and not read:
         return Kind.POLICY_CHANGE, service, "admin", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN) if deletes else (Tag.DEFENCE_CHANGE,)
-    if service in ("orgpolicy", "accesscontextmanager", "securitycenter", "securitycentermanagement", "essentialcontacts", "binaryauthorization") and not read:
+    if (
+        service
+        in ("orgpolicy", "accesscontextmanager", "securitycenter", "securitycentermanagement", "essentialcontacts", "binaryauthorization")
+        and not read
+    ):
         return Kind.POLICY_CHANGE, service, "admin", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN) if deletes else (Tag.DEFENCE_CHANGE,)
     if service == "serviceusage" and "ai" in variant:
         return Kind.CONFIG_CHANGE, service, "admin", (Tag.AI_ENABLE,)
@@ -201,13 +241,21 @@ def operation(service: str, method: str) -> Operation:
         if first == "list":
             return Kind.DISCOVERY, service, "discover", ()
         return (Kind.DATA_READ, service, "read", ()) if read else (Kind.OTHER, service, "delete" if deletes else "write", ())
-    if service in ("spanner", "datastore", "firestore", "bigtable") and first in ("read", "executesql", "execute", "streaming", "run", "batch", "lookup"):
+    if service in ("spanner", "datastore", "firestore", "bigtable") and first in (
+        "read",
+        "executesql",
+        "execute",
+        "streaming",
+        "run",
+        "batch",
+        "lookup",
+    ):
         return Kind.DATA_READ, service, "read", ()
     if service == "cloudfunctions" and first == "update":
         return Kind.CONFIG_CHANGE, service, "write", (Tag.REMOTE_EXEC,)
     if service == "artifactregistry" and lower.startswith("docker-"):
         return (Kind.DATA_READ, service, "read", ()) if read else (Kind.OTHER, service, "write", ())
-    if service == "logging" and first == "write":
+    if (service == "logging" and first == "write") or lower == "createtimeseries" or (service == "pubsub" and first == "publish"):
         return Kind.OTHER, service, "write", ()
     if service == "logging" and "logentries" in lower and read:
         return Kind.DATA_READ, service, "read", ()
@@ -329,7 +377,9 @@ class Audit:
             variant = self._job(payload, detail)
         elif last in ("setmetadata", "setcommoninstancemetadata"):
             facts["metadata_keys"] = _metadata_keys(payload)
-        elif last in ("enableservice", "batchenableservices") and "aiplatform" in (str(resource) + bytes(payload.request).decode("utf-8", "replace")):
+        elif last in ("enableservice", "batchenableservices") and "aiplatform" in (
+            str(resource) + bytes(payload.request).decode("utf-8", "replace")
+        ):
             variant = "ai"
         elif last in ("updatesink", "createsink"):
             facts["destination"] = text(_object(payload.request, "sink").get("destination"))
@@ -365,12 +415,12 @@ class Audit:
         )
 
     def _action(self, service_name: str | None, method: str, variant: str) -> Action:
-        """The action, named by the method; a bare method (`SetIamPolicy`) means another thing in each service, so its service stands before it."""
+        """The action, named by the method. A bare one (`SetIamPolicy`) means another thing in each service: its service stands before it."""
         full = f"{method}:{variant}" if variant else method
         found = self._actions.get((service_name, full))
         if found is None:
             service = service_of(service_name, method)
-            name = full if "." in method and service in method.lower().split(".") or service == "k8s" else f"{service}.{full}"
+            name = full if service == "k8s" or ("." in method and service.lower() in method.lower().split(".")) else f"{service}.{full}"
             found = self.intern.action(SOURCE, name[:200], lambda _: operation(service, full))
             if len(self._actions) > 20_000:
                 self._actions.clear()
@@ -399,7 +449,7 @@ class Audit:
             if name is None:
                 continue
             name = name.removeprefix("serviceAccount:").removeprefix("user:")
-            if name.startswith("principal:") or name.startswith("principalSet:"):
+            if name.startswith(("principal:", "principalSet:")):
                 federated = federated or name
             # Google's own agent hands a machine its attached account: that is no impersonation
             (attached if _GOOGLES_OWN.match(name) else chain).append(name)
@@ -420,7 +470,7 @@ class Audit:
         return found
 
     def _origin(self, place: str | None) -> Origin:
-        """callerIp may be `private`, `gce-internal-ip` or an inner address: then it is not where the caller is, as seen from outside."""
+        """The caller's place. `callerIp` may be `private`, `gce-internal-ip` or an inner address: then it is not where the caller is, as seen from outside."""
         if not place:
             return NO_ORIGIN
         found = address(place)
@@ -470,7 +520,9 @@ class Audit:
             targets.append(Target(account, "service_account", unique((text(labels.get("unique_id")), resource))))
         elif resource:
             targets.append(Target(resource, "resource"))
-        detail.changes = tuple(Change(role, member if act == "REMOVE" else None, None if act == "REMOVE" else member) for act, role, member in found)
+        detail.changes = tuple(
+            Change(role, member if act == "REMOVE" else None, None if act == "REMOVE" else member) for act, role, member in found
+        )
         members = list(dict.fromkeys(member for act, _, member in found if act != "REMOVE"))
         targets.extend(Target(_bare(member), "member", unique((member,), _bare(member))) for member in members[:50])
         facts["bindings"] = [list(item) for item in found]
@@ -483,7 +535,13 @@ class Audit:
 
     @staticmethod
     def _account(
-        last: str, payload: Payload, detail: Detail, facts: dict[str, Any], targets: list[Target], labels: dict[str, Any], resource: str | None
+        last: str,
+        payload: Payload,
+        detail: Detail,
+        facts: dict[str, Any],
+        targets: list[Target],
+        labels: dict[str, Any],
+        resource: str | None,
     ) -> None:
         """The service account that a call is about, and the key that it made or removed."""
         request, response = _object(payload.request), _object(payload.response)
@@ -491,7 +549,11 @@ class Audit:
         named = [name for name in (answered, text(request.get("name")), resource) if name]
         ids = [mail(part) for name in named if (part := _after(name, "serviceAccounts/"))]
         email = mail(response.get("email")) or mail(labels.get("email_id")) or next((one for one in ids if one and "@" in one), None)
-        number_id = text(labels.get("unique_id")) or text(response.get("unique_id")) or next((one for one in ids if one and "@" not in one and one != "-"), None)
+        number_id = (
+            text(labels.get("unique_id"))
+            or text(response.get("unique_id"))
+            or next((one for one in ids if one and "@" not in one and one != "-"), None)
+        )
         subject = email or number_id
         if subject:
             targets.append(Target(subject, "service_account", unique((number_id,), subject)))
@@ -546,7 +608,9 @@ class Audit:
         """Parameters of a Workspace activity: whom an administrator acted on, in which group."""
         for event in items(mapping(payload.metadata).get("event"))[:5]:
             values = {
-                str(mapping(item).get("name")): text(mapping(item).get("value")) for item in items(mapping(event).get("parameter"))[:40] if isinstance(item, dict)
+                str(mapping(item).get("name")): text(mapping(item).get("value"))
+                for item in items(mapping(event).get("parameter"))[:40]
+                if isinstance(item, dict)
             }
             user = mail(values.get("USER_EMAIL"))
             if user:
@@ -560,8 +624,23 @@ class Audit:
 
 
 _ABOUT_ACCOUNTS: Final = frozenset(
-    ["generateaccesstoken", "generateidtoken", "signjwt", "signblob", "createserviceaccountkey", "uploadserviceaccountkey", "deleteserviceaccountkey"]
-    + ["disableserviceaccountkey", "enableserviceaccountkey", "createserviceaccount", "deleteserviceaccount", "disableserviceaccount", "enableserviceaccount"]
+    [
+        "generateaccesstoken",
+        "generateidtoken",
+        "signjwt",
+        "signblob",
+        "createserviceaccountkey",
+        "uploadserviceaccountkey",
+        "deleteserviceaccountkey",
+    ]
+    + [
+        "disableserviceaccountkey",
+        "enableserviceaccountkey",
+        "createserviceaccount",
+        "deleteserviceaccount",
+        "disableserviceaccount",
+        "enableserviceaccount",
+    ]
     + ["undeleteserviceaccount"]
 )
 
@@ -612,7 +691,9 @@ def _project_of(principal: str) -> str | None:
 
 def _recognise(record: dict[str, Any]) -> bool:
     payload = record.get("protoPayload")
-    return isinstance(payload, dict) and ("methodName" in payload or "authenticationInfo" in payload or str(payload.get("@type", "")).endswith("AuditLog"))
+    return isinstance(payload, dict) and (
+        "methodName" in payload or "authenticationInfo" in payload or str(payload.get("@type", "")).endswith("AuditLog")
+    )
 
 
 SOURCES = (
@@ -622,7 +703,20 @@ SOURCES = (
         _recognise,
         Audit,
         frozenset(
-            ["origin.ip", "agent", "credential", "client", "token.mint", "ci.subject", "act", "privilege", "policy", "trust", "secret.read", "credential.change"]
+            [
+                "origin.ip",
+                "agent",
+                "credential",
+                "client",
+                "token.mint",
+                "ci.subject",
+                "act",
+                "privilege",
+                "policy",
+                "trust",
+                "secret.read",
+                "credential.change",
+            ]
             + ["identity.lifecycle", "share", "ai", "remote_exec", "discovery", "scopes"]
         ),
         (

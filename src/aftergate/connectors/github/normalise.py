@@ -1,7 +1,7 @@
 """GitHub: the enterprise and organisation audit log, and secret scanning alerts.
 
-Source: docs.github.com "Audit log events for your enterprise", "Identifying audit log events performed by an access token" (hashed_token is the
-base64 of the SHA-256 of the token), REST "Secret scanning".
+Source: docs.github.com "Audit log events for your enterprise", "Identifying audit log events performed by an access token"
+(hashed_token is the base64 of the SHA-256 of the token), REST "Secret scanning".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct, field
 
 from aftergate.connectors.base import Source
-from aftergate.connectors.loose import address, content_id, decode, items, kept, mail, mapping, moment, number, text, texts, unique
+from aftergate.connectors.loose import address, content_id, decode, kept, mail, mapping, moment, number, text, texts, unique
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import NO_ORIGIN, Actor, Change, Detail, Event, Kind, Tag, Target
@@ -44,7 +44,6 @@ _GUARDS = (  # categories that exist to protect something
     "dependabot_alerts",
     "dependabot_security_updates",
     "advanced_security",
-    "repository_vulnerability_alert",
     "repository_vulnerability_alerts",
     "code_scanning",
     "required_status_check",
@@ -208,22 +207,65 @@ def operation(name: str) -> Operation:
     if name in _RUNS:
         tags = (Tag.CI_RUN, Tag.DEFENCE_WEAKEN) if verb == "bypass_protection_rules" else (Tag.CI_RUN,)
         return Kind.OTHER, "github-workflows", "execute", tags
+    if verb.startswith("rejected"):  # a guard did its work
+        return Kind.OTHER, f"github-{category}", "write", ()
     weak = any(part in _WEAKENING for part in verb.split("_"))
     if "client_secret" in verb or "private_key" in verb or verb == "reset_secret":
         if weak:
             return Kind.CREDENTIAL_DELETE, f"github-{category}", "admin", (Tag.CREDENTIAL_REMOVE,)
         return Kind.CREDENTIAL_CREATE, f"github-{category}", "admin", (Tag.CREDENTIAL_ADD,)
-    if any(word in verb for word in ("saml", "oidc", "identity_provider", "external_group")) or category in ("ssh_certificate_authority", "ssh_certificate_requirement"):
-        return Kind.TRUST_CHANGE, f"github-{category}", "admin", (Tag.TRUST_CHANGE, Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN) if weak else (Tag.TRUST_CHANGE,)
+    if any(word in verb for word in ("saml", "oidc", "identity_provider", "external_group")) or category in (
+        "ssh_certificate_authority",
+        "ssh_certificate_requirement",
+    ):
+        return (
+            Kind.TRUST_CHANGE,
+            f"github-{category}",
+            "admin",
+            (Tag.TRUST_CHANGE, Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN) if weak else (Tag.TRUST_CHANGE,),
+        )
     if verb.endswith(("_secret", "_secrets", "_variable")):
         return Kind.CONFIG_CHANGE, "github-secrets", "delete" if weak else "write", ()
     if category in _GUARDS or (category == "environment" and not verb.startswith("create_")):
-        return Kind.POLICY_CHANGE, f"github-{category}", "admin", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN) if weak else (Tag.DEFENCE_CHANGE,)
-    if any(word in verb for word in ("secret_scanning", "push_protection", "two_factor", "ip_allow_list", "audit_log_stream", "advanced_security", "dependabot")):
-        return Kind.POLICY_CHANGE, f"github-{category}", "admin", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN) if weak else (Tag.DEFENCE_CHANGE,)
+        return (
+            Kind.POLICY_CHANGE,
+            f"github-{category}",
+            "admin",
+            (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN) if weak else (Tag.DEFENCE_CHANGE,),
+        )
+    if any(
+        word in verb
+        for word in (
+            "secret_scanning",
+            "push_protection",
+            "two_factor",
+            "ip_allow_list",
+            "audit_log_stream",
+            "advanced_security",
+            "dependabot",
+        )
+    ):
+        return (
+            Kind.POLICY_CHANGE,
+            f"github-{category}",
+            "admin",
+            (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN) if weak else (Tag.DEFENCE_CHANGE,),
+        )
     if category in ("role", "organization_role", "repository_role", "enterprise_role"):
         return Kind.ROLE_CHANGE, f"github-{category}", "admin", (Tag.PRIVILEGE_REVOKE,) if weak else (Tag.PRIVILEGE_GRANT,)
-    if category in ("hook", "repo", "org", "business", "team", "integration", "oauth_application", "codespaces", "workflows", "actions", "enterprise"):
+    if category in (
+        "hook",
+        "repo",
+        "org",
+        "business",
+        "team",
+        "integration",
+        "oauth_application",
+        "codespaces",
+        "workflows",
+        "actions",
+        "enterprise",
+    ):
         return Kind.CONFIG_CHANGE, f"github-{category}", "delete" if weak else _FAMILY.get(verb.partition("_")[0], "write"), ()
     return Kind.OTHER, f"github-{category}", _FAMILY.get(verb.rpartition("_")[2], _FAMILY.get(verb.partition("_")[0], "write")), ()
 
@@ -321,6 +363,7 @@ class Audit:
 
     def __init__(self, interner: Interner) -> None:
         self.intern = interner
+        self._actors: dict[tuple[str | None, ...], Actor] = {}
 
     def parse(self, line: bytes) -> Event:
         record = decode(_audit, line)
@@ -395,7 +438,13 @@ class Audit:
             route = text(record.route) or text(record.url_path) or "/"
             parts = route.partition("?")[0].split("/")
             templated = [
-                "{" + part[1:] + "}" if part[:1] == ":" else "{id}" if _NUMBERS.match(part) else "{name}" if n in (2, 3) and parts[1:2] == ["repos"] else part
+                "{" + part[1:] + "}"
+                if part[:1] == ":"
+                else "{id}"
+                if _NUMBERS.match(part)
+                else "{name}"
+                if n in (2, 3) and parts[1:2] == ["repos"]
+                else part
                 for n, part in enumerate(parts)
             ]
             status = number(record.status_code)
@@ -405,8 +454,13 @@ class Audit:
         return action[:120], "failed" if action == "user.failed_login" else None
 
     def _actor(self, record: AuditRecord, account: str | None) -> Actor:
-        login = text(record.actor)
-        names = unique((text(record.actor_id), mail(record.external_identity_nameid), mail(record.external_identity_username)), login)
+        login, number_id, key = text(record.actor), text(record.actor_id), text(record.deploy_key_fingerprint)
+        marks = f"{record.actor_is_agent is True}{record.actor_is_bot is True}{record.programmatic_access_type is None}"
+        cached = (login, number_id, key, marks, account, text(record.external_identity_nameid), text(record.external_identity_username))
+        found = self._actors.get(cached)
+        if found is not None:
+            return found
+        names = unique((number_id, mail(record.external_identity_nameid), mail(record.external_identity_username)), login)
         first_party = login in ("github", "web-flow", "GitHub", "ghost")
         if first_party:
             kind = "service"
@@ -415,12 +469,14 @@ class Audit:
         elif record.actor_is_bot is True or (login or "").endswith("[bot]") or _ROBOT.search((login or "").lower()):
             kind = "workload"
         elif login is None:
-            kind = "workload" if record.deploy_key_fingerprint or record.programmatic_access_type else "unknown"
+            kind = "workload" if key or record.programmatic_access_type else "unknown"
         else:
             kind = "human"
-        return self.intern.actor(
-            login or text(record.actor_id) or text(record.deploy_key_fingerprint) or "unknown", names, kind, account, first_party=first_party
-        )
+        found = self.intern.actor(login or number_id or key or "unknown", names, kind, account, first_party=first_party)
+        if len(self._actors) > 100_000:
+            self._actors.clear()
+        self._actors[cached] = found
+        return found
 
     @staticmethod
     def _targets(
@@ -450,6 +506,8 @@ class Audit:
 
     @staticmethod
     def _changes(record: AuditRecord) -> tuple[Change, ...]:
+        if record.changes is None and record.visibility is None and record.permission is None:
+            return ()
         found = [
             Change(name, text(values.get(f"old_{name}")), text(value))
             for values in (mapping(record.changes),)
@@ -464,31 +522,42 @@ class Audit:
 
     @staticmethod
     def _params(record: AuditRecord, action: str) -> dict[str, Any] | None:
-        passed = items(record.secrets_passed)
+        programmatic = text(record.programmatic_access_type)
+        token_id = text(record.token_id)
+        if action.startswith("git."):  # most of the log, and nothing else in it is read
+            return {"programmatic_access_type": programmatic, "token_id": token_id} if programmatic or token_id else None
+        if action.startswith("workflows."):
+            hosted = record.is_hosted_runner
+            return kept(
+                {
+                    "programmatic_access_type": programmatic,
+                    "event": text(record.event),
+                    "head_branch": text(record.head_branch),
+                    "workflow": text(record.name),
+                    "job": text(record.job_name),
+                    "job_workflow_ref": text(record.job_workflow_ref),
+                    "hosted_runner": hosted if isinstance(hosted, bool) else None,
+                    "runner": text(record.runner_name),
+                    "secrets_passed": list(texts(record.secrets_passed)) if isinstance(record.secrets_passed, list) else None,
+                    "environment": text(record.environment_name) or text(record.environment),
+                }
+            )
+        read_only = record.read_only
+        added = record.permissions_added
         return kept(
             {
-                "programmatic_access_type": text(record.programmatic_access_type),
-                "event": text(record.event),
-                "head_branch": text(record.head_branch),
-                "workflow": text(record.name) if action.startswith("workflows.") else None,
-                "name": text(record.name) if not action.startswith("workflows.") else None,
-                "job": text(record.job_name),
-                "job_workflow_ref": text(record.job_workflow_ref),
-                "hosted_runner": record.is_hosted_runner if isinstance(record.is_hosted_runner, bool) else None,
-                "runner": text(record.runner_name),
-                "secrets_passed": list(texts(passed)) if passed else None,
+                "programmatic_access_type": programmatic,
+                "token_id": token_id,
+                "name": text(record.name),
                 "environment": text(record.environment_name) or text(record.environment),
                 "secret_name": text(record.key) if action.endswith(("_secret", "_variable")) else None,
                 "title": text(record.title),
-                "read_only": text(record.read_only) if isinstance(record.read_only, str) else record.read_only if isinstance(record.read_only, bool) else None,
+                "read_only": read_only if isinstance(read_only, bool) else {"true": True, "false": False}.get(text(read_only) or ""),
                 "permission": text(record.permission),
-                "permissions_added": {str(k): text(v) for k, v in list(record.permissions_added.items())[:40]}
-                if isinstance(record.permissions_added, dict)
-                else None,
+                "permissions_added": {name: text(value) for name, value in list(added.items())[:40]} if isinstance(added, dict) else None,
                 "visibility": text(record.visibility),
                 "previous_visibility": text(record.previous_visibility),
                 "integration": text(record.integration),
-                "token_id": text(record.token_id),
                 "hook_url": _plain_url(text(mapping(record.config).get("url"))),
                 "ruleset": text(record.ruleset_name),
                 "enforcement": text(record.ruleset_enforcement),
@@ -564,7 +633,9 @@ class Alerts:
                     "publicly_leaked": record.publicly_leaked if isinstance(record.publicly_leaked, bool) else None,
                     "private": private if isinstance(private, bool) else None,
                     "multi_repo": record.multi_repo if isinstance(record.multi_repo, bool) else None,
-                    "push_protection_bypassed": record.push_protection_bypassed if isinstance(record.push_protection_bypassed, bool) else None,
+                    "push_protection_bypassed": record.push_protection_bypassed
+                    if isinstance(record.push_protection_bypassed, bool)
+                    else None,
                     "bypassed_by": text(mapping(record.push_protection_bypassed_by).get("login")),
                 }
             ),
@@ -628,7 +699,19 @@ SOURCES = (
         _is_audit,
         Audit,
         frozenset(
-            ["origin.ip", "agent", "credential", "client", "token.mint", "scopes", "credential.change", "identity.lifecycle", "ci.run", "privilege", "policy"]
+            [
+                "origin.ip",
+                "agent",
+                "credential",
+                "client",
+                "token.mint",
+                "scopes",
+                "credential.change",
+                "identity.lifecycle",
+                "ci.run",
+                "privilege",
+                "policy",
+            ]
             + ["trust", "factor", "consent", "leak", "share"]
         ),
         (

@@ -11,8 +11,8 @@ from msgspec import Struct
 from aftergate.connectors.base import Source
 from aftergate.connectors.keycloak.operations import GRANT_OF, USER_EVENTS, meaning
 from aftergate.connectors.oauth.shared import (
-    CREDENTIAL_TYPES,
     SILENT_OF_GRANT,
+    credential_type,
     decode,
     flag,
     grant_name,
@@ -160,7 +160,11 @@ class KeycloakNormaliser:
             account,
         )
         exchange = base == "TOKEN_EXCHANGE"
-        kept = {k: v for k in ("refresh_token_type", "age_of_refresh_token", "redirect_uri", "consent", "credential_type") if (v := short(details.get(k)))}
+        kept = {
+            k: v
+            for k in ("refresh_token_type", "age_of_refresh_token", "redirect_uri", "consent", "credential_type")
+            if (v := short(details.get(k)))
+        }
         detail = Detail(
             issued=issued,
             issued_class=issued_class,
@@ -169,7 +173,7 @@ class KeycloakNormaliser:
             grant=grant,
             issued_ttl_s=ttl if issued else None,
             scopes=words(details.get("scope")),
-            credential_type=CREDENTIAL_TYPES.get(text(details.get("client_auth_method")) or "") if base == "CLIENT_LOGIN" else None,
+            credential_type=credential_type(details.get("client_auth_method")) if base == "CLIENT_LOGIN" else None,
             binding="bound" if details.get("cnf") or details.get("dpop_jkt") or text(details.get("token_type")) == "DPoP" else None,
             interactive=True if action.kind is Kind.SIGN_IN and grant != "password" else None,
             act=(client,) if exchange and client is not None else (impersonator,) if impersonator is not None else (),
@@ -200,9 +204,13 @@ class KeycloakNormaliser:
                 return self._in.actor(client or username or "unknown", tuple(n for n in names if n != client), "workload", account)
             return self._in.actor(own, names, "workload", account, client)
         if username is not None and username.startswith("service-account-"):
-            return self._in.actor(user or username, tuple(n for n in (username, client) if n is not None and user is not None), "workload", account)
+            return self._in.actor(
+                user or username, tuple(n for n in (username, client) if n is not None and user is not None), "workload", account
+            )
         identity = user or username or "unknown"
-        return self._in.actor(identity, _some(username) if user is not None else (), "human" if user is not None else "unknown", account, username)
+        return self._in.actor(
+            identity, _some(username) if user is not None else (), "human" if user is not None else "unknown", account, username
+        )
 
     def _admin(self, record: _Record) -> Event:
         make = self._in
@@ -219,13 +227,19 @@ class KeycloakNormaliser:
         username = person(auth.get("username"))
         workload = username is not None and username.startswith("service-account-")
         actor = make.actor(
-            user or username or client or "unknown", _some(username) if user is not None else (), "workload" if workload else "human", account, username
+            user or username or client or "unknown",
+            _some(username) if user is not None else (),
+            "workload" if workload else "human",
+            account,
+            username,
         )
         error = short(record.error, 100) if record.error else None
         target = path[1] if len(path) > 1 else path[0] if path else None
         targets: tuple[Target, ...] = ()
         if target is not None:
-            names = _some(person(representation.get("username")) or text(representation.get("clientId")) or text(representation.get("alias")))
+            names = _some(
+                person(representation.get("username")) or text(representation.get("clientId")) or text(representation.get("alias"))
+            )
             targets = (Target(target, path[0].rstrip("s") if len(path) > 1 else resource.lower(), names),)
         shape = make.shape(
             SLUG, action, actor, make.origin(text(auth.get("ipAddress"))), make.agent(None), error, client, None, None, None, None, account
@@ -254,7 +268,11 @@ def _variant(verb: str, resource: str, path: list[str], representation: dict[str
     """What the path or the object adds to resource and verb: the last word that is no id, or `disabled`."""
     if resource in ("USER", "CLIENT") and verb == "UPDATE" and len(path) <= 2 and flag(representation.get("enabled")) is False:
         return ":disabled"
-    if resource == "REALM" and verb == "UPDATE" and any(flag(representation.get(k)) is False for k in ("eventsEnabled", "adminEventsEnabled")):
+    if (
+        resource == "REALM"
+        and verb == "UPDATE"
+        and any(flag(representation.get(k)) is False for k in ("eventsEnabled", "adminEventsEnabled"))
+    ):
         return ":disabled"
     tail = [part for part in path[2:] if not _ID.match(part)]
     if not tail and resource == "REALM" and path and verb in ("ACTION", "DELETE"):
@@ -267,7 +285,17 @@ def _variant(verb: str, resource: str, path: list[str], representation: dict[str
 
 def _settings(representation: dict[str, Any]) -> tuple[Change, ...]:
     """The settings a rule reads; Keycloak logs only the new value. Never secrets or credentials."""
-    names = ("enabled", "redirectUris", "webOrigins", "roles", "providerId", "eventsEnabled", "adminEventsEnabled", "requirement", "accessTokenLifespan")
+    names = (
+        "enabled",
+        "redirectUris",
+        "webOrigins",
+        "roles",
+        "providerId",
+        "eventsEnabled",
+        "adminEventsEnabled",
+        "requirement",
+        "accessTokenLifespan",
+    )
     return tuple(Change(n, None, short(representation[n])) for n in names if representation.get(n) is not None)
 
 

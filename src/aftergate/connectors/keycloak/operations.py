@@ -154,7 +154,9 @@ def meaning(name: str) -> Meaning:
     operation = name[6:]
     resource, _, rest = operation.partition(":")
     verb = rest.partition(":")[0]
-    row = _OPERATIONS.get(operation) or _OPERATIONS.get(f"{resource}:{verb}") or _RESOURCES.get(resource) or (Kind.CONFIG_CHANGE, "admin", ())
+    row = (
+        _OPERATIONS.get(operation) or _OPERATIONS.get(f"{resource}:{verb}") or _RESOURCES.get(resource) or (Kind.CONFIG_CHANGE, "admin", ())
+    )
     kind, family, tags = row
     if verb == "DELETE" and Tag.DEFENCE_CHANGE in tags and Tag.DEFENCE_WEAKEN not in tags:
         tags = (*tags, Tag.DEFENCE_WEAKEN)

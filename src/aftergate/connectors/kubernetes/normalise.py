@@ -1,7 +1,7 @@
 """Kubernetes API server audit events (audit.k8s.io), of any distribution.
 
-Source: kubernetes.io "Auditing" and "audit.k8s.io/v1"; KEP-4193 for credential ids of service account tokens. Managed clusters keep the form and add to
-`user.extra` (EKS: the AWS key, role and session a person came with).
+Source: kubernetes.io "Auditing" and "audit.k8s.io/v1"; KEP-4193 for credential ids of service account tokens. Managed clusters keep the
+form and add to `user.extra` (EKS: the AWS key, role and session a person came with).
 """
 
 from __future__ import annotations
@@ -38,9 +38,20 @@ _FAMILY = {
     "put": "write",
     "connect": "execute",
 }
-_REVIEWS = ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews", "subjectaccessreviews", "localsubjectaccessreviews")
+_REVIEWS = (
+    "selfsubjectaccessreviews",
+    "selfsubjectrulesreviews",
+    "selfsubjectreviews",
+    "subjectaccessreviews",
+    "localsubjectaccessreviews",
+)
 _EXEC = ("exec", "attach", "portforward", "ephemeralcontainers")
-_ADMISSION = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings")
+_ADMISSION = (
+    "mutatingwebhookconfigurations",
+    "validatingwebhookconfigurations",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+)
 _GUARDS = ("podsecuritypolicies", "networkpolicies", "auditsinks", "auditpolicies", "constrainttemplates", "clusterpolicies")
 
 
@@ -59,9 +70,9 @@ def classify(resource: str, subresource: str, verb: str) -> Operation:
             return Kind.IDENTITY_LIFECYCLE, service, "admin", (Tag.IDENTITY_CREATE,)
         if deletes:
             return Kind.IDENTITY_LIFECYCLE, service, "admin", (Tag.IDENTITY_DISABLE,)
-    if resource == "pods" and subresource in _EXEC or subresource == "proxy" and resource in ("pods", "nodes", "services"):
+    if (resource == "pods" and subresource in _EXEC) or (resource in ("pods", "nodes") and subresource == "proxy"):
         # exec over websockets is logged as `get`, so the verb says nothing here
-        return (Kind.OTHER, service, "execute", (Tag.REMOTE_EXEC,)) if resource != "services" else (Kind.OTHER, service, "execute", ())
+        return Kind.OTHER, service, "execute", (Tag.REMOTE_EXEC,)
     if resource == "secrets":
         if reads:
             return Kind.SECRET_READ, service, "read", (Tag.SECRET_READ,)
@@ -93,7 +104,7 @@ def classify(resource: str, subresource: str, verb: str) -> Operation:
     if resource == "events" and deletes:
         return Kind.CONFIG_CHANGE, service, family, (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)
     if reads:
-        if resource == "configmaps" and verb == "get" or subresource == "log":
+        if (resource == "configmaps" and verb == "get") or subresource == "log":
             return Kind.DATA_READ, service, "read", ()
         return Kind.DISCOVERY if verb == "list" else Kind.OTHER, service, family, ()
     if subresource == "status" or resource in ("leases", "events", "endpoints", "endpointslices"):
@@ -102,7 +113,7 @@ def classify(resource: str, subresource: str, verb: str) -> Operation:
 
 
 def operation(name: str) -> Operation:
-    """The operation of an action name: `pods/exec:create`, `secrets:list`, `get /healthz`; `:impersonated` at the end marks acting as another."""
+    """The operation of an action name: `pods/exec:create`, `secrets:list`, `get /healthz`; `:impersonated` marks acting as another."""
     base = name.removesuffix(":impersonated")
     if " " in base:
         found = classify("", "", base.partition(" ")[0])
@@ -148,6 +159,8 @@ class Record(Struct, gc=False):
     timestamp: Any = None
     p_event_time: Any = None
     annotations: dict[str, Any] | None = None
+    category: Any = None
+    properties: Any = None
 
 
 class User(Struct, gc=False):
@@ -169,11 +182,22 @@ class Caller(NamedTuple):
     groups: tuple[str, ...]
 
 
+_AZURE = ("kube-audit", "kube-audit-admin")  # AKS diagnostic categories: the event is text inside the record
 _record = msgspec.json.Decoder(Record)
 _user = msgspec.json.Decoder(User)
 _object = msgspec.json.Decoder()
 
-_SYSTEM = ("system:kube-", "system:apiserver", "system:cloud-controller", "system:addon-manager", "system:gke-", "system:gcp-", "eks:", "aks:", "system:volume-")
+_SYSTEM = (
+    "system:kube-",
+    "system:apiserver",
+    "system:cloud-controller",
+    "system:addon-manager",
+    "system:gke-",
+    "system:gcp-",
+    "eks:",
+    "aks:",
+    "system:volume-",
+)
 
 
 def kind_of(username: str, session: str | None = None) -> tuple[str, bool]:
@@ -203,6 +227,12 @@ class Audit:
 
     def parse(self, line: bytes) -> Event | list[Event]:
         record = decode(_record, line)
+        if record.kind is None and record.category in _AZURE:
+            wrapped = mapping(record.properties).get("log")
+            if not isinstance(wrapped, str):
+                raise Reject("diagnostic record has no audit event in `properties.log`")
+            line = wrapped.encode("utf-8", "replace")
+            record = decode(_record, line)
         if record.kind != "Event" or not (record.api_version or "").startswith("audit.k8s.io"):
             raise NotMine("not an audit.k8s.io event")
         if record.stage == "RequestReceived":
@@ -218,7 +248,7 @@ class Audit:
         subresource = (text(ref.subresource) if ref else None) or ""
         namespace = text(ref.namespace) if ref else None
         object_name = text(ref.name) if ref else None
-        body = self._body(record.request_object, resource, subresource, verb)
+        body = self._body(record.request_object, resource, verb)
         impersonated = text(mapping(record.impersonated).get("username"))
 
         if resource:
@@ -299,7 +329,9 @@ class Audit:
         kind, first_party = kind_of(user.username, session)
         name = mail(user.username) or user.username
         person = mail(session) if session and "@" in session else None
-        actor = self.intern.actor(name, unique((text(user.uid), person, canonical, first("principalId")), name), kind, first_party=first_party)
+        actor = self.intern.actor(
+            name, unique((text(user.uid), person, canonical, first("principalId")), name), kind, first_party=first_party
+        )
         params = kept({"accessKeyId": first("accessKeyId"), "arn": arn, "canonicalArn": canonical, "sessionName": session})
         found = Caller(
             actor,
@@ -332,7 +364,7 @@ class Audit:
         return found
 
     @staticmethod
-    def _body(raw: msgspec.Raw, resource: str | None, subresource: str, verb: str) -> dict[str, Any]:
+    def _body(raw: msgspec.Raw, resource: str | None, verb: str) -> dict[str, Any]:
         """The request object where a rule reads it, else nothing: bodies are large."""
         data = bytes(raw)
         if not data or resource not in _READ_BODIES or verb in ("get", "list", "watch"):
@@ -352,7 +384,9 @@ class Audit:
         detail.audience = texts(spec.get("audiences"))
         detail.bound = text(bound.get("uid"))
         detail.pod = text(bound.get("name")) if bound.get("kind") == "Pod" else None
-        detail.node = text(bound.get("name")) if bound.get("kind") == "Node" else caller.actor.id.removeprefix("system:node:") if by_node else None
+        detail.node = (
+            text(bound.get("name")) if bound.get("kind") == "Node" else caller.actor.id.removeprefix("system:node:") if by_node else None
+        )
         if not by_node and caller.pod:  # the minter's own pod, which the fields of a mint leave no room for
             detail.params = {**(caller.params or {}), "minter_pod": caller.pod}
 
@@ -367,7 +401,9 @@ class Audit:
                 name = text(one.get("name"))
                 if name:
                     account = one.get("kind") == "ServiceAccount"
-                    members.append(f"system:serviceaccount:{text(one.get('namespace')) or 'default'}:{name}" if account else mail(name) or name)
+                    members.append(
+                        f"system:serviceaccount:{text(one.get('namespace')) or 'default'}:{name}" if account else mail(name) or name
+                    )
             facts = {"role": role, "members": members}
             targets.extend(Target(member, "member") for member in members)
             detail.changes = tuple(Change(role or "role", None, member) for member in members)
@@ -399,6 +435,8 @@ _READ_BODIES: Final = frozenset(
 
 
 def _recognise(record: dict[str, Any]) -> bool:
+    if record.get("category") in _AZURE and isinstance(record.get("properties"), dict):
+        return "log" in record["properties"]
     return record.get("kind") == "Event" and str(record.get("apiVersion", "")).startswith("audit.k8s.io")
 
 
@@ -409,7 +447,19 @@ SOURCES = (
         _recognise,
         Audit,
         frozenset(
-            ["origin.ip", "agent", "credential", "token.mint", "pod", "act", "privilege", "policy", "secret.read", "remote_exec", "identity.lifecycle"]
+            [
+                "origin.ip",
+                "agent",
+                "credential",
+                "token.mint",
+                "pod",
+                "act",
+                "privilege",
+                "policy",
+                "secret.read",
+                "remote_exec",
+                "identity.lifecycle",
+            ]
             + ["discovery", "credential.change", "resource"]
         ),
         (

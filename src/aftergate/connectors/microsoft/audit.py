@@ -43,6 +43,8 @@ _UNOWNER: Final[Spec] = (Kind.ROLE_CHANGE, "admin", (Tag.OWNER_REMOVE,))
 _DEVICE: Final[Spec] = (Kind.FACTOR_CHANGE, "write", (Tag.FACTOR_ADD,))
 _SETTING: Final[Spec] = (Kind.CONFIG_CHANGE, "write", ())
 
+DASHES: Final = {0x2013: "-", 0x2014: "-"}  # the log writes an en dash
+
 # Operation names, lower case, dashes made equal.
 OPERATIONS: Final[dict[str, Spec]] = {
     "add service principal credentials": _KEY_ADD,
@@ -50,7 +52,7 @@ OPERATIONS: Final[dict[str, Spec]] = {
     "add service principal credentials [replaced]": (Kind.CREDENTIAL_CREATE, "admin", (Tag.CREDENTIAL_ADD, Tag.CREDENTIAL_REMOVE)),
     "remove service principal credentials": _KEY_CUT,
     "remove service principal credentials [removed]": _KEY_CUT,
-    "update application - certificates and secrets management": (Kind.CONFIG_CHANGE, "admin", ()),
+    "update application - certificates and secrets management": _KEY_ADD,
     "update application - certificates and secrets management [added]": _KEY_ADD,
     "update application - certificates and secrets management [removed]": _KEY_CUT,
     "update application - certificates and secrets management [replaced]": (
@@ -364,7 +366,7 @@ class Audit:
         resources: list[Resource] = _typed(facts.target_resources, _resources) or []
         extra = {pair.key: text(pair.value) for pair in _typed(facts.additional_details, _pairs) or [] if pair.key}
         actor, ip = self._actor(initiator, tenant)
-        reader = _Reader(name, resources, extra, facts.result_reason)
+        reader = Reader(name, resources, extra, facts.result_reason)
         spec_name = reader.name
         action = self._interner.action(SLUG, spec_name, _spec)
         user_agent = facts.user_agent or extra.get("User-Agent") or ""
@@ -423,7 +425,7 @@ def _first(extra: dict[str, str | None], *keys: str) -> str | None:
 
 def _spec(name: str) -> tuple[Kind, str, str, tuple[Tag, ...]]:
     """What an operation name means; asked once for each name."""
-    key = name.lower().replace("–", "-").replace("—", "-")
+    key = name.lower().translate(DASHES)
     kind, verb, tags = OPERATIONS.get(key) or _by_words(key)
     return kind, "entra", verb, tags
 
@@ -447,7 +449,7 @@ def _by_words(key: str) -> Spec:
         return _WEAKEN if key.startswith(("delete", "disable")) else _POLICY
     if "cross-tenant" in key or "federation" in key or "identity provider" in key:
         return _TRUST
-    if "temporary access pass" in key or "authentication method" in key and "policy" not in key:
+    if "temporary access pass" in key or ("authentication method" in key and "policy" not in key):
         if key.startswith(("delete", "remove")):
             return _FACTOR_CUT
         return _FACTOR_ADD
@@ -462,7 +464,7 @@ def _by_words(key: str) -> Spec:
     return (Kind.OTHER, "write", ())
 
 
-class _Reader:
+class Reader:
     """Reads one record's targets and changed properties into an action name and a Detail."""
 
     def __init__(self, name: str, resources: list[Resource], extra: dict[str, str | None], reason: str | None) -> None:
@@ -470,10 +472,8 @@ class _Reader:
         self.detail = Detail()
         self._params: dict[str, Any] = {}
         self._extra = extra
-        self._key = name.lower().replace("–", "-").replace("—", "-")
-        changed = [
-            (m.display_name or "", _plain(m.old_value), _plain(m.new_value)) for r in resources for m in r.modified_properties or []
-        ]
+        self._key = name.lower().translate(DASHES)
+        changed = [(m.display_name or "", _plain(m.old_value), _plain(m.new_value)) for r in resources for m in r.modified_properties or []]
         self._changed = {label: (old, new) for label, old, new in changed}
         targets = [_target(r) for r in resources if r.id or r.display_name or r.user_principal_name]
         self.detail.targets = tuple(self._ordered(targets))
@@ -525,7 +525,9 @@ class _Reader:
                 return [client, *(t for t in targets if t.id != named)]
             return targets
         if "role" in self._key or "group" in self._key:
-            holders = [t for t in targets if t.type not in ("Role", "Group", "RoleAssignment", "RoleDefinition", "Request", "Other", "Directory")]
+            holders = [
+                t for t in targets if t.type not in ("Role", "Group", "RoleAssignment", "RoleDefinition", "Request", "Other", "Directory")
+            ]
             return holders + [t for t in targets if t not in holders]
         return targets
 
@@ -601,9 +603,8 @@ class _Reader:
             scopes = (self._value("AppRole.Value") or "").split()
             self._params["scopes_added"] = scopes
             kind = "AllPrincipals"
-        else:
-            if "consent" not in self._key:
-                return
+        elif "consent" not in self._key:
+            return
         self.detail.scopes = tuple(dict.fromkeys(scopes))
         admin = (self._value("ConsentContext.IsAdminConsent") or "").lower() == "true" or kind == "AllPrincipals"
         self._params["consent_type"] = "admin" if admin else "user"
@@ -672,8 +673,7 @@ class _Reader:
         if "security info" in self._key or "authentication method" in self._key or "temporary access pass" in self._key:
             method = (reason or "").strip()
             for lead in ("User registered ", "Admin registered ", "User deleted ", "Admin deleted ", "User added ", "Admin added "):
-                if method.startswith(lead):
-                    method = method[len(lead) :]
+                method = method.removeprefix(lead)
             if "temporary access pass" in (method + self._key).lower():
                 method = "temporary access pass"
             if method:
@@ -720,9 +720,7 @@ def _shown(label: str, value: Any) -> str | None:
 
 
 def _target(resource: Resource) -> Target:
-    names = tuple(
-        name for name in ((resource.user_principal_name or "").lower(), resource.display_name) if name and name != resource.id
-    )
+    names = tuple(name for name in ((resource.user_principal_name or "").lower(), resource.display_name) if name and name != resource.id)
     return Target(resource.id or names[0], resource.type or "", names)
 
 

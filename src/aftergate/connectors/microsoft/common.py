@@ -66,20 +66,19 @@ def address(text: str | None) -> str | None:
         text = text.partition(":")[0]
     if text[:7].lower() == "::ffff:" and "." in text:
         text = text[7:]
-    return text if text and text not in ("0.0.0.0", "::", "<null>", "null") else None  # noqa: S104  (means "none" in these logs)
+    return text if text and text not in ("0.0.0.0", "::", "<null>", "null") else None
 
 
 def number(value: Any) -> int | None:
-    """A whole number, also where the log writes it as text."""
-    if isinstance(value, bool):
+    """A whole number that fits 63 bits, also where the log writes it as text."""
+    if isinstance(value, str) and 0 < len(value) < 20:
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float) and value == value and abs(value) < 1e18:
-        return int(value)
-    if isinstance(value, str) and value[:1] in "-0123456789" and value[1:19].isascii() and (value[1:] or "0").isdigit() and len(value) < 20:
-        return int(value) if value != "-" else None
-    return None
+    return int(value) if abs(value) < 1 << 63 else None
 
 
 def text(value: Any) -> str | None:
@@ -95,9 +94,8 @@ def short(value: Any) -> str | None:
     """A value as short text for a person: JSON where it is not text."""
     if value is None:
         return None
-    if not isinstance(value, str):
-        value = msgspec.json.encode(value).decode()
-    return value if len(value) <= TEXT_MAX else value[: TEXT_MAX - 3] + "..."
+    words: str = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return words if len(words) <= TEXT_MAX else words[: TEXT_MAX - 3] + "..."
 
 
 def secretive(name: str) -> bool:

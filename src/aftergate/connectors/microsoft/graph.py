@@ -23,40 +23,53 @@ Spec = tuple[Kind, str, str, tuple[Tag, ...]]
 
 # Collections whose next segment is a key, whatever it looks like.
 _KEYED: Final = frozenset(
-    """users groups applications servicePrincipals devices directoryRoles directoryObjects messages events attachments chats teams channels
-    sites lists items drives domains contacts members owners appRoleAssignments oauth2PermissionGrants roleAssignments roleDefinitions
-    policies namedLocations managedDevices messageRules permissions childFolders calendars contactFolders plans tasks notebooks pages
-    sections subscriptions federatedIdentityCredentials roleAssignmentScheduleRequests roleEligibilityScheduleRequests registeredOwners
-    phoneMethods fido2Methods passwordMethods temporaryAccessPassMethods microsoftAuthenticatorMethods softwareOathMethods
-    emailMethods windowsHelloForBusinessMethods invitations replies tabs installedApps schemaExtensions cases""".split()
+    """
+    users groups applications servicePrincipals devices directoryRoles directoryObjects messages events attachments chats
+    teams channels sites lists items drives domains contacts members owners appRoleAssignments oauth2PermissionGrants
+    roleAssignments roleDefinitions namedLocations managedDevices messageRules permissions childFolders calendars
+    contactFolders plans tasks notebooks pages sections subscriptions federatedIdentityCredentials
+    roleAssignmentScheduleRequests roleEligibilityScheduleRequests registeredOwners phoneMethods fido2Methods
+    passwordMethods temporaryAccessPassMethods microsoftAuthenticatorMethods softwareOathMethods emailMethods
+    windowsHelloForBusinessMethods invitations replies tabs installedApps schemaExtensions cases
+    """.split()
 )
 # Segments that follow a collection and are no key.
 _WORDS: Final = frozenset(
-    """delta $count $ref $value getByIds getAvailableExtensionProperties validateProperties getUserOwnedObjects inbox drafts sentitems deleteditems
-    archive junkemail outbox root general allMessages getAllMessages getPresencesByUserId""".split()
+    """
+    delta $count $ref $value getByIds getAvailableExtensionProperties validateProperties getUserOwnedObjects inbox drafts
+    sentitems deleteditems archive junkemail outbox root general allMessages getAllMessages getPresencesByUserId
+    """.split()
 )
-_MAIL_FOLDERS: Final = frozenset(["inbox", "drafts", "sentitems", "deleteditems", "archive", "junkemail", "outbox", "msgfolderroot", "delta"])
+_MAIL_FOLDERS: Final = frozenset(
+    ["inbox", "drafts", "sentitems", "deleteditems", "archive", "junkemail", "outbox", "msgfolderroot", "delta"]
+)
 _GUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_OPAQUE: Final = re.compile(r"(?=.*\d)[A-Za-z0-9_=+!%.,~-]{16,}|[A-Za-z0-9_=+!-]{48,}|\d+|b![\w-]+")
+_OPAQUE: Final = re.compile(r"(?=.*\d.*\d)[A-Za-z0-9_=+!%.,~-]{16,}|[A-Za-z0-9_=+!-]{44,}|\d+|b![\w-]+")
 _VERSION: Final = frozenset({"v1.0", "beta", "testprodv1.0", "testprodbeta"})
 
 # Directory listings, that tell who and what there is; anything else that is read is content.
 _DIRECTORY: Final = frozenset(
-    """users groups applications servicePrincipals directoryRoles directoryObjects directory devices domains organization contracts policies
-    roleManagement identity identityGovernance identityProtection identityProviders administrativeUnits subscribedSkus auditLogs
-    oauth2PermissionGrants directoryRoleTemplates groupSettings deviceManagement tenantRelationships informationProtection security
-    contacts places sites teams permissionGrants admin reports""".split()
+    """
+    users groups applications servicePrincipals directoryRoles directoryObjects directory devices domains organization
+    contracts policies roleManagement identity identityGovernance identityProtection identityProviders
+    administrativeUnits subscribedSkus auditLogs oauth2PermissionGrants directoryRoleTemplates groupSettings
+    deviceManagement tenantRelationships informationProtection security contacts places sites teams permissionGrants
+    admin reports
+    """.split()
 )
 _CONTENT: Final = frozenset(
-    """messages mailFolders mailboxSettings drive drives chats channels calendar calendars calendarView events contacts onenote todo planner
-    attachments photo presence onlineMeetings insights people items lists content transcripts recordings outlook""".split()
+    """
+    messages mailFolders mailboxSettings drive drives chats channels calendar calendars calendarView events contacts
+    onenote todo planner attachments photo presence onlineMeetings insights people items lists content transcripts
+    recordings outlook
+    """.split()
 )
 _ASKING: Final = frozenset(
-    """getByIds getMemberGroups getMemberObjects checkMemberGroups checkMemberObjects query getPresencesByUserId getSchedule findMeetingTimes
-    validateProperties isMemberOf getAvailableExtensionProperties evaluate""".split()
+    """
+    getByIds getMemberGroups getMemberObjects checkMemberGroups checkMemberObjects query getPresencesByUserId getSchedule
+    findMeetingTimes validateProperties isMemberOf getAvailableExtensionProperties evaluate
+    """.split()
 )
-
-_FACTOR: Final = "authentication/"
 
 # (methods, pattern of the template's path, kind, tags); the first that fits counts.
 _RULES: Final[list[tuple[str, re.Pattern[str], Kind, tuple[Tag, ...]]]] = [
@@ -220,8 +233,6 @@ class Graph:
         if call.token_issued_at:
             detail = template.__copy__()  # type: ignore[attr-defined]  # every msgspec struct has it
             detail.token_issued_at = moment(call.token_issued_at)
-        size = call.response_size_bytes
-        size = size if size.__class__ is int else number(size) or 0
         return Event(
             time,
             event_id,
@@ -229,7 +240,7 @@ class Graph:
             call.sign_in_activity_id or None,
             call.session_id or call.c_sid or None,
             None,
-            max(size, 0),  # type: ignore[arg-type,type-var]  # a whole number by the line above
+            max(number(call.response_size_bytes) or 0, 0),
             later(written, time),
             0,
             detail,
@@ -301,7 +312,7 @@ def template_of(path: str) -> str:
             in_path = True
             before = ""
             continue
-        if before in _KEYED and raw not in _WORDS and not raw.startswith(("$", "microsoft.graph.")) and not raw in _ASKING:
+        if before in _KEYED and raw not in _WORDS and not raw.startswith(("$", "microsoft.graph.")) and raw not in _ASKING:
             is_key = True
         elif before == "mailFolders":
             is_key = raw.lower() not in _MAIL_FOLDERS
@@ -309,6 +320,7 @@ def template_of(path: str) -> str:
             is_key = _key_like(raw)
         if is_key and before == "channels" and raw == "general":
             is_key = False
+        is_key = is_key and bool(result)  # an address begins with a collection
         result.append("{id}" if is_key else raw)
         before = "" if is_key else raw
     return "/" + "/".join(result)
@@ -333,9 +345,11 @@ def _spec(name: str) -> Spec:
                 return kind, service, "execute" if Tag.REMOTE_EXEC in tags else "write", tags
             return kind, service, "admin", tags
     last = segments[-1] if segments else ""
-    if method in ("GET", "HEAD") or last in _ASKING or last.startswith(("get", "check")) and method == "POST":
+    if method in ("GET", "HEAD") or last in _ASKING or (last.startswith(("get", "check")) and method == "POST"):
         content = any(part in _CONTENT for part in segments[1:]) or not segments or segments[0] in ("search",)
-        if not content and (segments and (segments[0] in _DIRECTORY or last in ("memberOf", "transitiveMemberOf", "joinedTeams", "ownedObjects"))):
+        if not content and (
+            segments and (segments[0] in _DIRECTORY or last in ("memberOf", "transitiveMemberOf", "joinedTeams", "ownedObjects"))
+        ):
             return Kind.DISCOVERY, service, "discover", ()
         return Kind.DATA_READ, service, "read", ()
     if path == "/search/query":

@@ -160,6 +160,7 @@ class Envelope(Struct, gc=False, rename="camel"):
     time: str | None = None
     tenant_id: str | None = None
     resource_id: str | None = None
+    correlation_id: str | None = None
     result_type: str | int | None = None
     properties: SignIn | None = None
 
@@ -235,6 +236,8 @@ class SignIns:
         category = record.category
         if CATEGORIES.get(category or "") != self.slug:
             raise NotMine(f"category `{category}` is not of {self.slug}")
+        if p.correlation_id is None:
+            p.correlation_id = record.correlation_id
         return self._event(p, record.tenant_id or tenant_of(record.resource_id), record.result_type, record.time)
 
     def _from_columns(self, line: bytes) -> Event | None:
@@ -336,7 +339,9 @@ class SignIns:
         confidential = (p.client_credential_type or "").lower() not in _EMPTY
         credential = None
         if not self._user:
-            credential = p.service_principal_credential_key_id or p.federated_credential_id or p.service_principal_credential_thumbprint or None
+            credential = (
+                p.service_principal_credential_key_id or p.federated_credential_id or p.service_principal_credential_thumbprint or None
+            )
         ip = address(p.ip_address)
         origin = NO_ORIGIN
         if ip is not None:
@@ -406,9 +411,7 @@ class SignIns:
             actor_id = p.user_id or upn
             if not actor_id:
                 raise Reject("a user sign-in without `userId`")
-            return self._interner.actor(
-                actor_id, (upn,) if upn and upn != actor_id else (), "agent" if agentic else "human", tenant
-            )
+            return self._interner.actor(actor_id, (upn,) if upn and upn != actor_id else (), "agent" if agentic else "human", tenant)
         actor_id = p.service_principal_id or p.app_id or ""
         if not actor_id:
             raise Reject("a workload sign-in without `servicePrincipalId`")
@@ -459,13 +462,9 @@ class SignIns:
         if self.slug != INTERACTIVE:
             return self._interner.action(self.slug, "silent-sign-in", lambda _: (Kind.SILENT_SIGN_IN, "entra", "auth", ()))
         if grant == "device_code":
-            return self._interner.action(
-                self.slug, "device-code-approval", lambda _: (Kind.DEVICE_CODE_APPROVAL, "entra", "auth", ())
-            )
+            return self._interner.action(self.slug, "device-code-approval", lambda _: (Kind.DEVICE_CODE_APPROVAL, "entra", "auth", ()))
         if client_app == "Browser":
-            return self._interner.action(
-                self.slug, "browser-sign-in", lambda _: (Kind.SIGN_IN, "entra", "auth", (Tag.CONSOLE_LOGIN,))
-            )
+            return self._interner.action(self.slug, "browser-sign-in", lambda _: (Kind.SIGN_IN, "entra", "auth", (Tag.CONSOLE_LOGIN,)))
         return self._interner.action(self.slug, "sign-in", lambda _: (Kind.SIGN_IN, "entra", "auth", ()))
 
     def _credential_type(self, p: SignIn) -> str | None:

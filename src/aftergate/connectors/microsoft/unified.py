@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from aftergate.connectors.microsoft.audit import FIRST_PARTY, OPERATIONS
-from aftergate.connectors.microsoft.common import address, later, loose, mapping, moment, number, secretive, short, text
+from aftergate.connectors.microsoft.audit import DASHES, FIRST_PARTY, OPERATIONS, Modified, Reader, Resource
+from aftergate.connectors.microsoft.common import address, loose, mapping, moment, number, secretive, short, text
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Tag, Target
@@ -286,10 +286,14 @@ class Unified:
         parameters = _list(record.Parameters)
         extended = {item.Name or "": text(item.Value) for item in _list(record.ExtendedProperties)}
         name = _name(record, parameters, extended)
+        targets = _targets(record)
+        directory = _directory(record, name, targets)
+        if directory is not None:
+            name, targets = directory.name, directory.detail.targets
         action = self._interner.action(SLUG, name, lambda key: _spec(key, record.Workload))
         client = record.ClientAppId or record.AppId or record.ApplicationId or context.ClientAppId or None
         agent = record.UserAgent or extended.get("UserAgent") or record.ClientInfoString or ""
-        actor, role = self._actor(record)
+        actor = self._actor(record)
         outcome = (record.ResultStatus or "").lower()
         error = record.LogonError or None
         if error is None and (outcome in ("false", "failed", "failure", "error") or name.startswith("UserLoginFailed")):
@@ -308,11 +312,13 @@ class Unified:
             "session_continuation" if action.kind is Kind.SILENT_SIGN_IN else None,
             record.OrganizationId or None,
         )
-        detail, size = _detail(record, context, parameters, extended)
-        if role:
-            detail.act = (role,)
-        targets = _targets(record)
-        detail.targets = targets
+        size = 0
+        if directory is not None:
+            detail = directory.detail
+            detail.token_issued_at = moment(context.IssuedAtTime) if context.IssuedAtTime else None
+        else:
+            detail, size = _detail(record, context, parameters, extended)
+            detail.targets = targets
         return Event(
             time,
             record.Id,
@@ -326,7 +332,7 @@ class Unified:
             detail,
         )
 
-    def _actor(self, record: Record) -> tuple[Actor, str | None]:
+    def _actor(self, record: Record) -> Actor:
         """Who acts. Directory records name a service principal as `ServicePrincipal_<id>` or in the `Actor` list."""
         user = (record.UserId or record.UserKey or "").lower()
         if not user:
@@ -341,13 +347,13 @@ class Unified:
             actor_id = user.removeprefix("serviceprincipal_")
             labels = tuple(name for name in dict.fromkeys(ids) if name != actor_id and not name.lower().startswith("serviceprincipal"))
             own = bool(labels) and any(label in FIRST_PARTY for label in labels)
-            return self._interner.actor(actor_id, labels, "service" if own else "workload", account, None, None, own), None
+            return self._interner.actor(actor_id, labels, "service" if own else "workload", account, None, None, own)
         if kind_code == 5 or user.startswith("app@"):
-            return self._interner.actor(user, names, "workload", account), None
+            return self._interner.actor(user, names, "workload", account)
         if kind_code in (4, 7) or user.startswith("nt authority\\") or user in ("system", "app@sharepoint"):
-            return self._interner.actor(user, names, "service", account, None, None, True), None
+            return self._interner.actor(user, names, "service", account, None, None, True)
         kind = "human" if "@" in user or kind_code in (0, 2, 3) else "unknown"
-        return self._interner.actor(user, names, kind, account), None
+        return self._interner.actor(user, names, kind, account)
 
 
 def _list(raw: Raw) -> list[Named]:
@@ -389,21 +395,28 @@ def _name(record: Record, parameters: list[Named], extended: dict[str, str | Non
         return f"{name} [disabled]"
     if name in ("UserLoggedIn", "UserLoginFailed"):
         request = extended.get("RequestType") or ""
-        if request and request.lower() not in ("login:login", "login:reprocess", "kmsi:kmsi", "saml2:processrequest", "wsfed:", "sas:processauth"):
+        if request and request.lower() not in (
+            "login:login",
+            "login:reprocess",
+            "kmsi:kmsi",
+            "saml2:processrequest",
+            "wsfed:",
+            "sas:processauth",
+        ):
             return f"{name} [silent]" if "token" in request.lower() else name
     return name
 
 
 def _spec(name: str, workload: str | None) -> tuple[Kind, str, str, tuple[Tag, ...]]:
-    key = name.lower().replace("–", "-").replace("—", "-")
+    key = name.lower().translate(DASHES)
     service = "m365-" + (workload or "unknown").lower().replace(" ", "")
     found = OWN.get(key) or OPERATIONS.get(key)
     if found is None:
         if key.startswith(("get-", "test-", "search-", "list", "view")):
             found = (Kind.DISCOVERY, "discover", ())
-        elif "inboxrule" in key or "transportrule" in key and not key.startswith("remove"):
+        elif "inboxrule" in key or ("transportrule" in key and not key.startswith("remove")):
             found = _RULE
-        elif "sharing" in key or "link" in key and key.endswith(("created", "updated")):
+        elif "sharing" in key or ("link" in key and key.endswith(("created", "updated"))):
             found = _SHARE
         elif key.startswith(("remove-", "delete", "disable-")):
             found = _DELETE
@@ -418,9 +431,7 @@ def _spec(name: str, workload: str | None) -> tuple[Kind, str, str, tuple[Tag, .
     return found[0], service, found[1], found[2]
 
 
-def _detail(
-    record: Record, context: Context, parameters: list[Named], extended: dict[str, str | None]
-) -> tuple[Detail, int]:
+def _detail(record: Record, context: Context, parameters: list[Named], extended: dict[str, str | None]) -> tuple[Detail, int]:
     """The detail and the number of bytes read."""
     params: dict[str, Any] = {}
     for item in parameters:
@@ -463,6 +474,16 @@ def _detail(
         changes=changes,
     )
     return detail, size
+
+
+def _directory(record: Record, name: str, targets: tuple[Target, ...]) -> Reader | None:
+    """A directory operation read as the directory's own audit log is, since the changed properties are the same."""
+    if record.Workload != "AzureActiveDirectory" or bytes(record.ModifiedProperties)[:1] != b"[":
+        return None
+    changed = [Modified(item.Name, item.OldValue, item.NewValue) for item in _list(record.ModifiedProperties)]
+    main = targets[0] if targets else Target(record.ObjectId or "unknown")
+    label = next((word for word in main.names if " " not in word or len(main.names) == 1), None)
+    return Reader(name, [Resource(main.id, label, main.type, None, changed)], {}, None)
 
 
 def _targets(record: Record) -> tuple[Target, ...]:

@@ -1,13 +1,15 @@
 """OAuth server events in one small, vendor-neutral form, e.g. from Ory Hydra behind a log mapper, or from your own server.
 
-    {"id": "…", "time": "2026-02-16T10:00:04Z", "type": "token_refreshed", "issuer": "https://as.example", "clientId": "planner",
-     "userId": "u-17", "sessionId": "s-9", "ipAddress": "203.0.113.7", "userAgent": "…", "error": null,
+    {"id": "…", "time": "2026-02-16T10:00:04Z", "type": "token_refreshed", "issuer": "https://as.example",
+     "clientId": "planner", "userId": "u-17", "sessionId": "s-9", "ipAddress": "203.0.113.7", "userAgent": "…", "error": null,
      "details": {"grant_type": "refresh_token", "refresh_token_id": "r1", "updated_refresh_token_id": "r2", "token_id": "a2",
-                 "scope": "openid files", "client_auth_method": "none", "audience": "files", "cnf": {"jkt": "…"}, "act": {"sub": "agent-1"}},
-     "claims": {"jti": "a2", "sid": "s-9", "iat": 1771236004, "exp": 1771239604, "aud": "files", "azp": "planner", "scope": "…"}}
+                 "scope": "openid files", "client_auth_method": "none", "audience": "files",
+                 "cnf": {"jkt": "…"}, "act": {"sub": "agent-1"}},
+     "claims": {"jti": "a2", "sid": "s-9", "iat": 1771236004, "exp": 1771239604, "aud": "files", "azp": "planner"}}
 
-Required are `id` (or `event_id`), `time` (or `timestamp`, `ts`), `type` (or `event`, `event_type`). Names in snake case do as well. `details` may be
-left out and its fields put beside the others; `claims` are those of the token issued or presented. Token values do not belong here, ids do.
+Required are `id` (or `event_id`), `time` (or `timestamp`, `ts`), `type` (or `event`, `event_type`). Names in snake case do as well.
+`details` may be left out and its fields put beside the others; `claims` are those of the token issued or presented. Token values do
+not belong here, ids do.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ import msgspec
 
 from aftergate.connectors.base import Source
 from aftergate.connectors.oauth.shared import (
-    CREDENTIAL_TYPES,
     SILENT_OF_GRANT,
     Meaning,
     actors_of,
     bound_by,
+    credential_type,
     decode,
     grant_name,
     kind_of_grant,
@@ -202,7 +204,9 @@ class OAuthNormaliser:
             minted = (updated, token) if action.kind is Kind.TOKEN_REFRESH else (refresh, token)
             issued = tuple(i for i in minted if i is not None)
         if not targets:
-            thing = text(details.get("target")) or (client if base.startswith("client_") else subject if exchange and subject != client else None)
+            thing = text(details.get("target")) or (
+                client if base.startswith("client_") else subject if exchange and subject != client else None
+            )
             if thing is not None:
                 targets = [Target(thing, "client" if thing == client else "user")]
 
@@ -217,7 +221,9 @@ class OAuthNormaliser:
             SLUG,
             action,
             actor,
-            make.origin(text(details.get("ip_address")) or text(details.get("ip")), number(details.get("asn")), _country(details.get("country"))),
+            make.origin(
+                text(details.get("ip_address")) or text(details.get("ip")), number(details.get("asn")), _country(details.get("country"))
+            ),
             make.agent(text(details.get("user_agent"))),
             error,
             client,
@@ -231,7 +237,11 @@ class OAuthNormaliser:
         params = {key: value for key, value in kept.items() if value is not None}
         detail = Detail(
             issued=issued,
-            issued_class=None if not minting else "refresh_token" if (updated or (refresh and action.kind is Kind.TOKEN_ISSUE)) else "access_token",
+            issued_class=None
+            if not minting
+            else "refresh_token"
+            if (updated or (refresh and action.kind is Kind.TOKEN_ISSUE))
+            else "access_token",
             spent=spent,
             family=text(details.get("family_id")) or text(details.get("family")),
             generation=number(details.get("generation")),
@@ -240,7 +250,7 @@ class OAuthNormaliser:
             token_expires_at=None if minting else expires_at,
             issued_ttl_s=ttl if minting else None,
             scopes=words(details.get("scope")) or words(details.get("scopes")) or words(claims.get("scope")),
-            credential_type=CREDENTIAL_TYPES.get(text(details.get("client_auth_method")) or ""),
+            credential_type=credential_type(details.get("client_auth_method")),
             binding=bound_by(claims.get("cnf")) or bound_by(details.get("cnf")) or _binding(details, claims),
             interactive=True if action.kind is Kind.SIGN_IN else None,
             mfa=True if "mfa" in words(claims.get("amr")) else None,

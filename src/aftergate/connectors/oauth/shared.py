@@ -221,3 +221,8 @@ CREDENTIAL_TYPES: Final = {
     "none": "none",
 }
 """Client authentication methods, as RFC 8414 and Keycloak spell them, to credential types."""
+
+
+def credential_type(method: Any) -> str | None:
+    """The credential type of a client authentication method; None for one that is not known."""
+    return CREDENTIAL_TYPES.get(method) if isinstance(method, str) else None

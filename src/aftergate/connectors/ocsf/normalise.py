@@ -1,7 +1,7 @@
 """OCSF records of the identity classes, from any producer: authentication, API activity, account and access changes.
 
-Source: schema.ocsf.io 1.0 to 1.5. `unmapped` and `raw_data` are never read. The event id is `metadata.uid`; `metadata.correlation_uid` is shared by related
-events, so it is kept as correlation and not as id.
+Source: schema.ocsf.io 1.0 to 1.5. `unmapped` and `raw_data` are never read. The event id is `metadata.uid`; `metadata.correlation_uid`
+is shared by related events, so it is kept as correlation and not as id.
 """
 
 from __future__ import annotations
@@ -13,7 +13,22 @@ import msgspec
 from msgspec import Struct
 
 from aftergate.connectors.base import Source
-from aftergate.connectors.loose import address, content_id, decode, inner, items, kept, mail, mapping, moment, moment_or_none, number, text, texts, unique
+from aftergate.connectors.loose import (
+    address,
+    content_id,
+    decode,
+    inner,
+    items,
+    kept,
+    mail,
+    mapping,
+    moment,
+    moment_or_none,
+    number,
+    text,
+    texts,
+    unique,
+)
 from aftergate.errors import NotMine
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import NO_ORIGIN, Actor, Detail, Event, Kind, Origin, Tag, Target
@@ -67,7 +82,12 @@ _ACTIVITIES: dict[tuple[int, int], tuple[str, Kind, str, tuple[Tag, ...]]] = {
     (3006, 3): ("add_user", Kind.ROLE_CHANGE, "admin", (Tag.PRIVILEGE_GRANT,)),
     (3006, 4): ("remove_user", Kind.ROLE_CHANGE, "admin", (Tag.PRIVILEGE_REVOKE,)),
 }
-_ENTITY_TAGS: dict[int, tuple[Tag, ...]] = {1: (Tag.IDENTITY_CREATE,), 4: (Tag.IDENTITY_DISABLE,), 8: (Tag.IDENTITY_ENABLE,), 9: (Tag.IDENTITY_DISABLE,)}
+_ENTITY_TAGS: dict[int, tuple[Tag, ...]] = {
+    1: (Tag.IDENTITY_CREATE,),
+    4: (Tag.IDENTITY_DISABLE,),
+    8: (Tag.IDENTITY_ENABLE,),
+    9: (Tag.IDENTITY_DISABLE,),
+}
 _DISCOVER = re.compile(r"^(list|describe|search|lookup|query|enumerate|check|test|simulate|batchget)", re.IGNORECASE)
 _READ = re.compile(r"^(get|read|head|fetch|download|view|select|scan)", re.IGNORECASE)
 _DELETE = re.compile(r"^(delete|remove|destroy|terminate|purge|detach|disassociate)", re.IGNORECASE)
@@ -246,7 +266,11 @@ class Records:
             return f"api:{service[:60]}:{called[:100]}:{activity_id}", api
         known = _ACTIVITIES.get((class_uid, activity_id))
         name = f"{_CLASSES[class_uid]}:{known[0] if known else 'other'}"
-        if class_uid == 3004 and activity_id in _ENTITY_TAGS and str(mapping(record.entity).get("type", "")).lower() in ("user", "account", "service account"):
+        if (
+            class_uid == 3004
+            and activity_id in _ENTITY_TAGS
+            and str(mapping(record.entity).get("type", "")).lower() in ("user", "account", "service account")
+        ):
             name += "@user"
         return name, api
 
@@ -254,13 +278,21 @@ class Records:
         address_of = mail(user.get("email_addr"))
         uid, name, alternate = text(user.get("uid")), mail(user.get("name")), text(user.get("uid_alt"))
         invoked = text(acting.get("invoked_by"))
-        identity = uid or address_of or name or alternate or text(acting.get("app_uid")) or text(acting.get("app_name")) or invoked or "unknown"
+        identity = (
+            uid or address_of or name or alternate or text(acting.get("app_uid")) or text(acting.get("app_name")) or invoked or "unknown"
+        )
         kind = _SERVICE_TYPES.get(number(user.get("type_id")) or 0)
         if kind is None:
             kind = "human" if address_of else "third_party_app" if not user and acting.get("app_uid") else "unknown"
-        role = text(mapping(mapping(acting.get("session")).get("issuer")).get("uid")) if isinstance(mapping(acting.get("session")).get("issuer"), dict) else None
+        role = (
+            text(mapping(mapping(acting.get("session")).get("issuer")).get("uid"))
+            if isinstance(mapping(acting.get("session")).get("issuer"), dict)
+            else None
+        )
         account = text(mapping(user.get("account")).get("uid"))
-        return self.intern.actor(identity, unique((address_of, name, alternate), identity), kind, account, role=role, first_party=kind == "service")
+        return self.intern.actor(
+            identity, unique((address_of, name, alternate), identity), kind, account, role=role, first_party=kind == "service"
+        )
 
     def _origin(self, endpoint: dict[str, Any]) -> Origin:
         place = text(endpoint.get("ip"))
@@ -269,7 +301,9 @@ class Records:
             return self.intern.origin(place[:60], trustworthy=False) if place else NO_ORIGIN
         system = mapping(endpoint.get("autonomous_system"))
         location = mapping(endpoint.get("location"))
-        return self.intern.origin(found, number(system.get("number")), text(location.get("country")), text(system.get("name")), trustworthy=not inner(found))
+        return self.intern.origin(
+            found, number(system.get("number")), text(location.get("country")), text(system.get("name")), trustworthy=not inner(found)
+        )
 
     @staticmethod
     def _error(record: Record, api: dict[str, Any]) -> str | None:
@@ -301,7 +335,12 @@ class Records:
 
 def _recognise(record: dict[str, Any]) -> bool:
     class_uid = record.get("class_uid")
-    return isinstance(class_uid, int) and class_uid in _CLASSES and isinstance(record.get("metadata"), dict) and ("activity_id" in record or "type_uid" in record)
+    return (
+        isinstance(class_uid, int)
+        and class_uid in _CLASSES
+        and isinstance(record.get("metadata"), dict)
+        and ("activity_id" in record or "type_uid" in record)
+    )
 
 
 SOURCES = (
@@ -311,7 +350,19 @@ SOURCES = (
         _recognise,
         Records,
         frozenset(
-            ["origin.ip", "origin.asn", "agent", "device", "session", "credential", "client", "resource", "identity.lifecycle", "privilege", "factor"]
+            [
+                "origin.ip",
+                "origin.asn",
+                "agent",
+                "device",
+                "session",
+                "credential",
+                "client",
+                "resource",
+                "identity.lifecycle",
+                "privilege",
+                "factor",
+            ]
             + ["secret.read", "discovery", "credential.change", "token.times", "scopes"]
         ),
         (

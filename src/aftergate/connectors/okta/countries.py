@@ -24,6 +24,4 @@ TT Trinidad and Tobago|TW Taiwan|TZ Tanzania|UA Ukraine|UG Uganda|US United Stat
 XK Kosovo|YE Yemen|ZA South Africa|ZM Zambia|ZW Zimbabwe
 """
 
-COUNTRIES: Final[dict[str, str]] = {
-    entry[3:]: entry[:2] for line in _TABLE.strip().splitlines() for entry in line.split("|") if entry
-}
+COUNTRIES: Final[dict[str, str]] = {entry[3:]: entry[:2] for line in _TABLE.strip().splitlines() for entry in line.split("|") if entry}

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from aftergate.connectors.base import Source
 from aftergate.connectors.oauth.shared import (
-    CREDENTIAL_TYPES,
     SILENT_OF_GRANT,
+    credential_type,
     decode,
     flag,
     grant_name,
@@ -90,8 +90,6 @@ class _Record(Struct, gc=False):
 _LOWER: Final = {name.lower(): name for name in _Record.__struct_fields__}
 
 
-
-
 class OktaNormaliser:
     """Keeps only the interner's caches."""
 
@@ -145,9 +143,7 @@ class OktaNormaliser:
         agent_raw = text(mapping(client.get("userAgent")).get("rawUserAgent"))
         origin, internal = self._origin(record, client, debug, agent_raw, action, session)
         if internal:
-            acting = make.actor(
-                acting.id, acting.names, acting.kind, acting.account, acting.display, acting.role, first_party=True
-            )
+            acting = make.actor(acting.id, acting.names, acting.kind, acting.account, acting.display, acting.role, first_party=True)
 
         resource = None
         if action.kind is Kind.SILENT_SIGN_IN:
@@ -179,7 +175,7 @@ class OktaNormaliser:
             grant=grant,
             issued_ttl_s=ttl,
             scopes=scopes,
-            credential_type=CREDENTIAL_TYPES.get(text(debug.get("clientAuthType")) or ""),
+            credential_type=credential_type(debug.get("clientAuthType")),
             binding="bound" if text(debug.get("dpopJkt")) or text(debug.get("dpopBound")) == "true" else None,
             interactive=True if action.kind is Kind.SIGN_IN else None,
             mfa=True if record.eventType == "user.authentication.auth_via_mfa" and error is None else None,
@@ -272,10 +268,12 @@ def _targets(raw: Any) -> list[Target]:
         if not isinstance(entry, dict):
             continue
         target_id = text(entry.get("id"))
-        alternate, display = person(entry.get("alternateId")), text(entry.get("displayName"))
+        kind = text(entry.get("type")) or ""
+        alternate = person(entry.get("alternateId"))
+        display = None if kind.endswith("_token") else text(entry.get("displayName"))  # "Access Token" names nothing
         identity = target_id or alternate or display
         if identity is not None:
-            found.append(Target(identity, text(entry.get("type")) or "", _names(identity, alternate, display)))
+            found.append(Target(identity, kind, _names(identity, alternate, display)))
     return found
 
 
@@ -354,7 +352,11 @@ def _spent(event_type: str, targets: tuple[Target, ...]) -> str | None:
 
 
 def _risk(event_type: str, debug: dict[str, Any]) -> str | None:
-    if event_type in ("security.threat.detected", "security.breached_credential.detected", "user.account.report_suspicious_activity_by_enduser"):
+    if event_type in (
+        "security.threat.detected",
+        "security.breached_credential.detected",
+        "user.account.report_suspicious_activity_by_enduser",
+    ):
         return "high"
     for key in ("risk", "logOnlySecurityData"):
         found = _LEVEL.search(short(debug.get(key), 500) or "")

@@ -1,8 +1,8 @@
 """Vault and OpenBao audit device lines.
 
-Each request is written twice with one `request.id`. The request line gives the event (part 0) with whatever error is known by then. The response line gives
-an event (part 1) only where it adds something: the token that a login or a token creation issued, or an error that came later; part 1 never
-counts as a second act. Tokens and accessors are HMAC values made by the device, which is why they can be kept.
+Each request is written twice with one `request.id`. The request line gives the event (part 0) with whatever error is known by then. The
+response line gives an event (part 1) only where it adds something: the token that a login or a token creation issued, or an error that
+came later; part 1 never counts as a second act. Tokens and accessors are HMAC values made by the device, which is why they can be kept.
 """
 
 from __future__ import annotations
@@ -22,16 +22,40 @@ SOURCE: Final = "vault.audit"
 
 Operation = tuple[Kind, str, str, tuple[Tag, ...]]
 
-_ENGINES = ("database", "aws", "azure", "gcp", "rabbitmq", "consul", "nomad", "ldap", "ad", "openldap", "kubernetes", "terraform", "mongodbatlas")
-_STATIC = frozenset(  # path segments that are part of an interface, not the name of something
-    (
-        "data metadata creds static-creds creds-static roles role config issue sign encrypt decrypt keys key export login sts static-roles token roleset library "
-        "delete undelete destroy subkeys rotate-role rotate-root acl password secret-id role-id custom-secret-id lookup lookup-self lookup-accessor renew "
-        "renew-self revoke revoke-self revoke-accessor revoke-orphan create create-orphan users groups entity group entity-alias group-alias oidc mfa raft snapshot"
-    ).split()
+_ENGINES = (
+    "database",
+    "aws",
+    "azure",
+    "gcp",
+    "rabbitmq",
+    "consul",
+    "nomad",
+    "ldap",
+    "ad",
+    "openldap",
+    "kubernetes",
+    "terraform",
+    "mongodbatlas",
 )
+# fmt: off
+_STATIC = frozenset([  # path segments that are part of an interface, not the name of something
+    "data", "metadata", "creds", "static-creds", "creds-static", "roles", "role", "config", "issue", "sign", "encrypt", "decrypt",
+    "keys", "key", "export", "login", "sts", "static-roles", "token", "roleset", "library", "delete", "undelete", "destroy",
+    "subkeys", "rotate-role", "rotate-root", "acl", "password", "secret-id", "role-id", "custom-secret-id", "lookup", "lookup-self",
+    "lookup-accessor", "renew", "renew-self", "revoke", "revoke-self", "revoke-accessor", "revoke-orphan", "create", "create-orphan",
+    "users", "groups", "entity", "group", "entity-alias", "group-alias", "oidc", "mfa", "raft", "snapshot",
+])
+# fmt: on
 _LOGINS = {"kubernetes": "workload", "approle": "workload", "aws": "workload", "azure": "workload", "gcp": "workload", "cert": "workload"}
-_PEOPLE = {"userpass": "human", "ldap": "human", "oidc": "human", "okta": "human", "github": "human", "radius": "human", "kerberos": "human"}
+_PEOPLE = {
+    "userpass": "human",
+    "ldap": "human",
+    "oidc": "human",
+    "okta": "human",
+    "github": "human",
+    "radius": "human",
+    "kerberos": "human",
+}
 
 
 def template(path: str, mount: str) -> str:
@@ -73,7 +97,7 @@ def operation(name: str) -> Operation:
             return Kind.ROLE_CHANGE, "vault-identity", "admin", (Tag.PRIVILEGE_REVOKE,) if deletes else (Tag.PRIVILEGE_GRANT,)
         return Kind.DISCOVERY, "vault-identity", "discover", ()
     service = f"vault-{head}"
-    if verb == "list" or "metadata" in parts[1:] and reads:
+    if verb == "list" or ("metadata" in parts[1:] and reads):
         return Kind.DISCOVERY, service, "discover", ()
     if head == "transit":
         return Kind.OTHER, service, "execute" if writes else family, (Tag.SECRET_READ,) if "export" in parts else ()
@@ -276,14 +300,20 @@ class Audit:
             identity,
         )
         method = (display or "").partition("-")[0]
-        kind = "workload" if account else _LOGINS.get(method) or _PEOPLE.get(method) or ("human" if "email" in metadata or "username" in metadata else "unknown")
+        kind = (
+            "workload"
+            if account
+            else _LOGINS.get(method) or _PEOPLE.get(method) or ("human" if "email" in metadata or "username" in metadata else "unknown")
+        )
         return self.intern.actor(identity, names, kind, display=display)
 
     @staticmethod
     def _grant(path: str, mount: str) -> str:
         if "/create" in path:
             return "token_exchange"
-        return {"userpass": "password", "ldap": "password", "approle": "client_credentials", "cert": "client_credentials"}.get(mount, "jwt_bearer")
+        return {"userpass": "password", "ldap": "password", "approle": "client_credentials", "cert": "client_credentials"}.get(
+            mount, "jwt_bearer"
+        )
 
 
 def _error(value: Any) -> str | None:
@@ -306,7 +336,20 @@ SOURCES = (
         "Vault and OpenBao audit",
         _recognise,
         Audit,
-        frozenset(["origin.ip", "credential", "token.mint", "token.times", "secret.read", "policy", "trust", "privilege", "credential.change", "discovery"]),
+        frozenset(
+            [
+                "origin.ip",
+                "credential",
+                "token.mint",
+                "token.times",
+                "secret.read",
+                "policy",
+                "trust",
+                "privilege",
+                "credential.change",
+                "discovery",
+            ]
+        ),
         (
             "`remote_address` is the nearest proxy or node unless the listener is told to trust a forwarded address.",
             "Accessors are HMAC values of one audit device: those of two devices cannot be compared.",

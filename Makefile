@@ -1,0 +1,82 @@
+# `make demo` shows what Aftergate finds; `make test` installs the package and runs its tests. Set-up happens once, in .venv.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+JOBS ?= 2
+SOURCES := $(shell find src -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: help demo test check quality bench clean
+
+help:
+	@echo 'make demo     scan the sample logs in demo/logs and write report.html'
+	@echo 'make test     install the package as a wheel and run the tests'
+	@echo 'make check    format, lint, types, layers, generated docs'
+	@echo 'make quality  score the scenarios and the quiet week'
+	@echo 'make bench    measure the speed'
+	@echo 'make clean    remove what these made'
+
+# The first Python on the path that will do.
+.venv/.made:
+	@python=''; for each in python3.13 python3.12 python3.11 python3 python; do \
+	  if "$$each" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then python=$$each; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo 'Python 3.11, 3.12 or 3.13 is needed and none is on the PATH' >&2; exit 1; fi; \
+	[ -x $(BIN)/python ] || "$$python" -m venv .venv
+	@touch $@
+
+# What Aftergate needs to run, at the versions it is tested with.
+.venv/.runtime: .venv/.made constraints.txt pyproject.toml
+	@echo 'setting up .venv (once)'
+	@$(PIP) install -c constraints.txt hatchling
+	@$(PIP) install -c constraints.txt --no-build-isolation '.[enrich]'
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@$(PIP) install -c constraints.txt --no-build-isolation '.[enrich,dev]'
+	@touch $@
+
+# The package itself, built as a wheel: tests and demo run what users get, never the source tree.
+.venv/.installed: .venv/.runtime $(SOURCES) README.md LICENSE
+	@$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+# A browser for the tests of the report page: the one on the path, else Debian's.
+.venv/.browser: .venv/.made
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  else echo 'no chromium on the PATH: install it to run the tests of the report page' >&2; exit 1; fi; }
+	@touch $@
+
+demo: .venv/.installed
+	@$(BIN)/aftergate scan demo/logs --report report.html
+	@echo
+	@echo 'The report is report.html: open it in a browser; it needs no network.'
+	@echo 'Next:'
+	@echo '  .venv/bin/aftergate scan YOUR-LOGS --report report.html'
+	@echo '  .venv/bin/aftergate scan demo/logs --findings findings.jsonl --summary summary.json'
+	@echo '  .venv/bin/aftergate --help'
+
+test: .venv/.dev .venv/.installed .venv/.browser
+	@$(BIN)/python -m pytest -n $(JOBS)
+
+check: .venv/.dev .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=src $(BIN)/lint-imports
+	@if [ -e src/aftergate/tools/docs.py ]; then $(BIN)/python -m aftergate.tools.docs --check; fi
+
+quality: .venv/.installed
+	$(BIN)/python tests/tools/score_scenarios.py tests/data/scenarios --command '$(BIN)/aftergate scan' --jobs $(JOBS) --details
+
+bench: .venv/.installed
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf .venv build dist report.html findings.jsonl summary.json demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
