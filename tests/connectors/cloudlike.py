@@ -15,7 +15,25 @@ from aftergate.events.interning import Interner
 from aftergate.vocabulary import Event
 
 Json = dict[str, Any]
-WRONG: tuple[Any, ...] = (None, True, -1, 10**15, 1.5, "", "x", "\u0000é", [], [[]], [None, 3, {"a": 1}], {}, {"sub": {}}, {"name": [], "x": None})
+WRONG: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**15,
+    1.5,
+    "",
+    "x",
+    "\u0000é",
+    [],
+    [[]],
+    [None, 3, {"a": 1}],
+    {},
+    {"sub": {}},
+    {"name": [], "x": None},
+)
+
+
+INTERNER = Interner()  # caches only, and slow to fill: one for all tests
 
 
 def raw(record: Any) -> bytes:
@@ -23,7 +41,7 @@ def raw(record: Any) -> bytes:
 
 
 def events(source: Source, record: Any) -> list[Event]:
-    found = source.normaliser(Interner()).parse(record if isinstance(record, bytes) else raw(record))
+    found = source.normaliser(INTERNER).parse(record if isinstance(record, bytes) else raw(record))
     return found if isinstance(found, list) else [found]
 
 
@@ -84,7 +102,7 @@ def _at(value: Any, path: tuple[Any, ...]) -> Any:
 
 def survives(source: Source, records: list[Json]) -> int:
     """Feed every broken form; only Reject and msgspec's errors may come out. Returns how many were still readable."""
-    normaliser = source.normaliser(Interner())
+    normaliser = source.normaliser(INTERNER)
     readable = 0
     for record in records:
         assert source.recognise(record) in (True, False)
@@ -95,7 +113,8 @@ def survives(source: Source, records: list[Json]) -> int:
             except (Reject, msgspec.MsgspecError):
                 continue
             for one in found if isinstance(found, list) else [found]:
-                assert isinstance(one.id, str) and one.id
+                assert isinstance(one.id, str)
+                assert one.id
                 assert isinstance(one.time, int)
                 msgspec.json.encode(one.d)  # plain values only
             readable += 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 from aftergate.events.clock import to_iso
 from aftergate.lineage.state import DAY_MS, Identity, Life
 from aftergate.lineage.tracking import World
-from aftergate.vocabulary import Event, Origin
+from aftergate.vocabulary import Agent, Event, Origin
 
 RENTED = frozenset({"hosting", "vpn", "tor"})  # networks anybody can rent a place in
 MACHINE = frozenset({"hosting", "vpn", "tor", "cloud"})
@@ -58,7 +61,16 @@ def same_place(a: Origin, b: Origin) -> bool:
         return True
     if a.asn is not None and a.asn == b.asn:
         return True
-    return a.provider is not None and a.provider == b.provider
+    if a.provider is not None and a.provider == b.provider:
+        return True
+    # one source names the AS number of an address and another does not: then the address decides
+    return a.ip is not None and b.ip is not None and (a.asn is None or b.asn is None) and prefix_of(a.ip) == prefix_of(b.ip)
+
+
+def prefix_of(ip: str) -> str:
+    """The first three parts of an IPv4 or IPv6 address: what one site holds."""
+    mark = ":" if ":" in ip else "."
+    return mark.join(ip.split(mark)[:3])
 
 
 def org_egress(world: World, origin: Origin, beside: Identity | None = None) -> bool:
@@ -119,3 +131,88 @@ def life_established(life: Life, now: int, *, days: float = 1.0, events: int = 5
 def human_like(event: Event) -> bool:
     """True when a person's program made the call: browser, shell or command line."""
     return event.agent.kind in ("browser", "cli")
+
+
+# Logs whose session is one login of one person. An AWS role session name or a pod lives on over many logins.
+SESSION_SOURCES = ("okta", "entra.", "graph.", "m365.", "keycloak", "auth0", "oauth.", "google.")
+SCRIPTS = frozenset({"http_library", "headless", "cli", "sdk", "tool"})
+
+
+def same_program(a: Agent, b: Agent) -> bool:
+    """True unless two known programs differ in family or operating system. Versions do not count: browsers update."""
+    if a.family != "unknown" and b.family != "unknown" and a.family != b.family:
+        return False
+    return a.os is None or b.os is None or a.os == b.os
+
+
+SCRIPTS = frozenset({"http_library", "headless", "tool"})  # agent kinds that no person's own program has
+NONHUMAN = frozenset({"workload", "third_party_app", "agent"})
+_MACHINE_NAME = re.compile(
+    r"(?:^|[^a-z])(?:svc|srv|service|serviceaccount|bot|robot|daemon|cron|batch|automation|pipeline|deploy(?:er)?|runner|sync|importer?|exporter?|"
+    r"backup|agent|api|integration|provision(?:ing|er)?|connector|scanner|monitor(?:ing)?|etl|ci|cd)(?:[^a-z]|$)"
+)
+
+
+def ours(world: World, origin: Origin, beside: Identity | None = None) -> bool:
+    """True for the organisation's own way out. In networks that anybody can rent, it takes more users to believe it."""
+    return world.shared_net(origin.net, beside) >= (2 * SHARED_BY if origin.network in RENTED else SHARED_BY)
+
+
+def homes(holder: Life | Identity, now: int) -> list[Origin]:
+    """Known origins that were in use before `now`."""
+    return [origin for origin, use in holder.origins().items() if use.first < now and origin.known]
+
+
+def novelty(before: Iterable[Origin], origin: Origin) -> tuple[int, tuple[str, ...]]:
+    """Evidence that an origin is another place than all `before`: points and reasons. Two points are telling; what is unknown gives none."""
+    known = [home for home in before if home.known]
+    if not origin.known or not known or any(same_place(origin, home) for home in known):
+        return 0, ()
+    points = 0
+    reasons: list[str] = []
+    networks = {home.network for home in known}
+    if origin.network in RENTED:
+        if not networks & RENTED:
+            points += 2
+            reasons.append(f"a {origin.network} network, never one before")
+    elif origin.network in ("isp", "mobile") and networks <= MACHINE:
+        points += 2
+        reasons.append("a person's access line, until now only data centres")
+    elif origin.provider is not None and all(home.provider is not None for home in known):
+        points += 1
+        reasons.append("another provider")
+    elif origin.asn is not None and all(home.asn is not None for home in known):
+        points += 1
+        reasons.append("another network")
+    countries = {home.country for home in known if home.country}
+    if origin.country and countries and origin.country not in countries and origin.network != "cloud":
+        points += 1
+        reasons.append(f"never from {origin.country}")
+    return points, tuple(reasons)
+
+
+def agent_new(agents: dict[str, int], event: Event) -> bool:
+    """True for a program that this identity has not used before this event; an unnamed program is no evidence."""
+    first = agents.get(event.agent.family)
+    return event.agent.family != "unknown" and bool(agents) and (first is None or first >= event.time) and any(t < event.time for t in agents.values())
+
+
+def machine_named(identity: Identity) -> bool:
+    """True when one of its names says service, bot, pipeline or the like."""
+    return any(_MACHINE_NAME.search(name.lower().partition("@")[0]) for name in (identity.id, *identity.names))
+
+
+def nonhuman(identity: Identity, event: Event) -> bool:
+    """True for workloads, apps and agents, and for accounts of people's kind that are named and used as machines."""
+    kind = event.actor.kind
+    if kind in NONHUMAN:
+        return True
+    return kind in ("human", "unknown") and machine_named(identity)
+
+
+def test_named(*names: str | None) -> bool:
+    """True when a name says that this is not production."""
+    return any(name and _TEST_NAME.search(name.lower()) for name in names)
+
+
+_TEST_NAME = re.compile(r"(?:^|[^a-z])(?:dev|develop|development|test|testing|tests|sandbox|staging|stage|playground|demo|qa|lab|nonprod|preview)(?:[^a-z]|$)")

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from aftergate.errors import Reject
 
-_minutes: dict[str, int] = {}
-_SECONDS = {f"{s:02d}Z": s * 1000 for s in range(60)}
 _FIRST = -62_135_596_800_000  # year 1
 _LAST = 253_402_300_799_999  # year 9999
+_days: dict[str, int] = {}  # `2026-10-21T` -> its first millisecond
+_clock: dict[str, int] = {}  # `00:04:49` -> milliseconds into the day
+_SHAPE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)\Z")
 
 
 def from_iso(text: str) -> int:
-    """Milliseconds of an ISO 8601 time; without a zone it is UTC.
+    """Milliseconds of an ISO 8601 time; without a zone it is UTC. Finer than a millisecond is cut off.
 
-    Raises: Reject, if the text is no time. The minute is cached, since neighbours in a log share it.
+    Raises: Reject, if the text is no time. Days and times of day are cached: a log repeats them.
     """
-    base = _minutes.get(text[:17])
-    if base is not None:
-        second = _SECONDS.get(text[17:])
-        if second is not None:
-            return base + second
-        if text[-1] == "Z":
-            try:
-                second = int(float(text[17:-1]) * 1000 + 0.0001)
-            except (ValueError, OverflowError):
-                second = -1
-            if 0 <= second < 60_000:
-                return base + second
+    day = _days.get(text[:11])
+    if day is not None:
+        time = _clock.get(text[11:19])
+        if time is not None:
+            rest = text[19:]
+            if rest == "Z":
+                return day + time
+            if rest[:1] == ".":
+                if rest[-1] == "Z":
+                    digits = rest[1:-1]
+                elif rest[-6:] == "+00:00":
+                    digits = rest[1:-6]
+                else:
+                    return _slow(text)
+                if digits.isdecimal() and digits.isascii():
+                    return day + time + int((digits + "00")[:3])
     return _slow(text)
 
 
@@ -43,11 +49,13 @@ def _slow(text: str) -> int:
         stamp = moment.timestamp()
     except (OverflowError, ValueError):
         raise Reject(f"`{text[:40]}` is out of range") from None
-    result = round(stamp * 1_000_000) // 1000
-    if text[-1:] == "Z" and len(text) >= 20 and text[16] == ":" and text[10] in "Tt ":
-        if len(_minutes) > 100_000:
-            _minutes.clear()
-        _minutes[text[:17]] = int(moment.replace(second=0, microsecond=0).timestamp()) * 1000
+    result = int(stamp // 1) * 1000 + moment.microsecond // 1000
+    if _SHAPE.match(text):
+        midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+        if len(_days) > 10_000:
+            _days.clear()
+        _days[text[:11]] = int(midnight.timestamp()) * 1000
+        _clock[text[11:19]] = (moment.hour * 3600 + moment.minute * 60 + moment.second) * 1000
     return result
 
 

@@ -17,6 +17,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from os import PathLike, fspath
 from typing import Any, Final
 
+import maxminddb
+
 from aftergate.errors import ConfigError
 from aftergate.events import networks
 from aftergate.events.countries import alpha2
@@ -96,9 +98,7 @@ class Enricher:
         """(name, date) of every table that answered so far, for outputs: the reader should know how old an answer is."""
         return sorted([("aftergate networks", networks.WRITTEN), *((name, date) for name, _, date in self._mmdb), *self._used.items()])
 
-    def origin(
-        self, ip: str, asn: int | None, country: str | None, asn_name: str | None, proxy: bool, trustworthy: bool
-    ) -> Origin:
+    def origin(self, ip: str, asn: int | None, country: str | None, asn_name: str | None, proxy: bool, trustworthy: bool) -> Origin:
         """The Origin of what a log has in its address field, with what the log itself says of it.
 
         `ip` may carry a port, brackets, a zone, or be an IPv6-mapped IPv4 address. A text that is no address is a service's name. `country`
@@ -173,14 +173,16 @@ class Enricher:
                 record = reader.get(ip)
             except ValueError:  # an IPv6 address asked of an IPv4 file
                 continue
-            except importlib.import_module("maxminddb").InvalidDatabaseError as error:
+            except maxminddb.InvalidDatabaseError as error:
                 raise ConfigError(f"database is damaged: {error}", where=path, hint="download the file again") from None
             if not isinstance(record, dict):
                 continue
             hit = True
             inner = record.get("traits")
             traits: dict[str, Any] = inner if isinstance(inner, dict) else {}
-            number = number or _number(record.get("autonomous_system_number") or traits.get("autonomous_system_number") or record.get("asn"))
+            number = number or _number(
+                record.get("autonomous_system_number") or traits.get("autonomous_system_number") or record.get("asn")
+            )
             name = name or _text(
                 record.get("autonomous_system_organization")
                 or traits.get("autonomous_system_organization")
@@ -260,15 +262,11 @@ def _label(number: int | None, name: str | None, address: Address) -> networks.K
 
 def _open_mmdb(path: str) -> tuple[str, Any, str]:
     try:
-        module = importlib.import_module("maxminddb")
-    except ImportError:
-        raise ConfigError("mmdb files need the package `maxminddb`", where=path, hint="pip install maxminddb") from None
-    try:
-        reader = module.open_database(path)
+        reader = maxminddb.open_database(path)
     except OSError as error:
         raise ConfigError(f"cannot read: {error.strerror or error}", where=path) from None
-    except (module.InvalidDatabaseError, ValueError) as error:
-        raise ConfigError(f"is no mmdb database: {error}", where=path) from None
+    except (maxminddb.InvalidDatabaseError, ValueError):
+        raise ConfigError("is no mmdb database", where=path) from None
     built = datetime.fromtimestamp(reader.metadata().build_epoch, UTC).date().isoformat()
     return path, reader, built
 

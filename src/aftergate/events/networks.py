@@ -185,8 +185,10 @@ _WORDS: Final = tuple(
         (r"\bgogo\b|panasonic avionics|viasat|inmarsat|anuvu", "isp", "in-flight"),
         (r"\b(mobile|wireless|cellular|gprs|cellco|gsm|lte)\b|mobile", "mobile", None),
         (
-            r"\b(telecom\w*|telekom\w*|telef\w*|telecommunications?|communications?|broadband|cable\w*|fib(er|re)|internet|isp|dsl|comcast"
-            r"|vodafone|verizon|orange|telia|telenor|charter|spectrum|at&t|airtel)\b",
+            (
+                r"\b(telecom\w*|telekom\w*|telef\w*|communications?|broadband|cable\w*|fib(er|re)|internet|isp|dsl)\b"
+                r"|\b(comcast|vodafone|verizon|orange|telia|telenor|charter|spectrum|at&t|airtel)\b"
+            ),
             "isp",
             None,
         ),

@@ -23,6 +23,7 @@ class Use(Struct, eq=False, gc=False):
     days: int = 1  # distinct UTC days
     day_end: int = 0
     up: Use | None = None
+    primary: bool = True  # False where a session is counted beside the credential that was shown
 
 
 class Mint(Struct, eq=False, gc=False):
@@ -68,6 +69,7 @@ class Life(Struct, eq=False):
     death: Death | None = None
     root: str | None = None  # cached lineage root
     is_session: bool = False
+    parts: set[object] | None = None  # addresses, networks, agent families, actions, clients and devices seen; from the second shape on
 
     def origins(self) -> dict[Origin, Use]:
         """Origins with how much each was used. Walks the shapes: for the slow path."""
@@ -104,8 +106,7 @@ class Identity(Struct, eq=False):
     shape: Shape | None = None  # of the last use
     bytes_day: int = 0  # start of the day that `bytes_by_client` counts
     bytes_by_client: dict[str, int] = field(default_factory=dict)
-    # regularity of silent sign-ins: count, mean and sum of squares of gaps above a minute (Welford)
-    silent: int = 0
+    # regularity of silent sign-ins: number, mean and sum of squares of gaps above a minute (Welford)
     gap_n: int = 0
     gap_mean: float = 0.0
     gap_m2: float = 0.0

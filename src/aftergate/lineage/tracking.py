@@ -158,12 +158,7 @@ class World:
             life = self.lives.get(key)
             if life is not None:
                 use = life.uses.get(shape)
-                detail = event.detail
-                if (
-                    use is not None
-                    and life.session_id == event.session
-                    and (detail is None or (not shape.action.registers and not detail.issued))
-                ):
+                if use is not None and life.session_id == event.session:
                     # nothing new: the common case
                     mask = 0
                     up = use.up
@@ -208,14 +203,17 @@ class World:
                         mask |= B_AFTER_DEATH
                     if event.size:
                         mask |= self._volume(event, identity)
-                    if shape.silent is not None:
-                        self._silent(event, identity, life)
+                    if shape.silent is not None and identity.kind != "human":
+                        self._rhythm(now, identity)
                     facts.mask = mask
                     facts.identity = identity
                     facts.life = life
                     facts.session = session
                     facts.previous = previous
                     facts.gap_ms = gap
+                    detail = event.detail
+                    if detail is not None and shape.error is None and (shape.action.registers or detail.issued):
+                        self._register(event, identity, life)
                     return facts
         return self._slow(event, key)
 
@@ -224,12 +222,6 @@ class World:
         shape = event.shape
         now = event.time
         mask = 0
-        if not self.first:
-            self.first = now
-        coverage = self.coverage.get(shape.source)
-        if coverage is None:
-            coverage = self.coverage[shape.source] = Coverage(first=now)
-        coverage.last = now
         identity = self._by_actor.get(shape.actor)
         if identity is None:
             identity = self._identify(shape.actor, now)
@@ -240,6 +232,9 @@ class World:
         identity.last = now
         own = identity.uses.get(shape)
         if own is None:
+            if shape.source not in self.coverage:
+                self.coverage[shape.source] = Coverage(first=now)
+                self.first = self.first or now
             mask |= self._novel(identity, shape, now)
             own = identity.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS)
             self._observe(event)
@@ -255,10 +250,12 @@ class World:
         life: Life | None = None
         session: Life | None = None
         gap = gap_identity
+        session_device = 0
         if key is not None:
             if event.session is not None and event.session != key:
                 session, more = self._use_session(event, identity, own)
                 mask |= more
+                session_device = more & B_SESSION_DEVICE
             life = self.lives.get(key)
             if life is None:
                 life = self.lives[key] = Life(key, shape.source, now, now, shape, is_session=event.credential is None)
@@ -269,6 +266,7 @@ class World:
                 if life.mint is None:
                     mask |= B_UNMINTED
                 if not life.is_session:
+                    coverage = self.coverage[shape.source]
                     coverage.lives += 1
                     coverage.joined += life.mint is not None
                 gap = 0
@@ -313,22 +311,23 @@ class World:
                     mask |= B_SESSION_ACTION
                 if mask & B_LIFE_CLIENT:
                     mask |= B_SESSION_CLIENT
-                if shape.device is not None and life.count > 1 and self._other_device(life, shape):
-                    mask |= B_SESSION_DEVICE
+            else:
+                mask &= ~B_SESSION_DEVICE | session_device
             if life.death is not None:
                 mask |= B_AFTER_DEATH
         if identity.death is not None:
             mask |= B_AFTER_DEATH
         if event.size:
             mask |= self._volume(event, identity)
-        if shape.silent is not None:
-            self._silent(event, identity, life)
+        if shape.silent is not None and identity.kind != "human":
+            self._rhythm(now, identity)
         facts.mask = mask
         facts.identity = identity
         facts.life = life
         facts.session = session
         facts.gap_ms = gap
-        if event.detail is not None or (shape.action.tags and shape.action.registers):
+        detail = event.detail
+        if detail is not None and shape.error is None and (shape.action.registers or detail.issued):
             self._register(event, identity, life)
         return facts
 
@@ -397,29 +396,36 @@ class World:
 
     @staticmethod
     def _life_bits(life: Life, shape: Shape) -> int:
-        origin, family, action, client = shape.origin, shape.agent.family, shape.action, shape.client
-        mask = B_LIFE_IP | B_LIFE_NET | B_LIFE_AGENT | B_LIFE_ACTION | B_LIFE_CLIENT
-        for known in life.uses:
-            if known.origin is origin or known.origin.ip == origin.ip:
-                mask &= ~B_LIFE_IP
-            if known.origin.net == origin.net:
-                mask &= ~B_LIFE_NET
-            if known.agent.family == family:
-                mask &= ~B_LIFE_AGENT
-            if known.action is action:
-                mask &= ~B_LIFE_ACTION
-            if known.client == client:
-                mask &= ~B_LIFE_CLIENT
-            if not mask:
-                return 0
-        if origin.ip is None:
-            mask &= ~(B_LIFE_IP | B_LIFE_NET)
+        """Bits of what this life never did before a shape it never had. Learns it."""
+        origin, agent, action, client, device = shape.origin, shape.agent, shape.action, shape.client, shape.device
+        mask = 0
+        seen = life.parts
+        if seen is None:
+            seen = life.parts = set()
+            for known in life.uses:
+                seen.update((known.origin.ip, known.origin.net, known.agent.family, known.action, known.client, known.device))
+        if origin.ip is not None:
+            if origin.ip not in seen:
+                mask = B_LIFE_IP
+                seen.add(origin.ip)
+            if origin.net not in seen:
+                mask |= B_LIFE_NET
+                seen.add(origin.net)
+        if agent.family not in seen:
+            mask |= B_LIFE_AGENT
+            seen.add(agent.family)
+        if action not in seen:
+            mask |= B_LIFE_ACTION
+            seen.add(action)
+        if client not in seen:
+            mask |= B_LIFE_CLIENT
+            seen.add(client)
+        if device is not None and device not in seen:
+            # a device beside another one; the first that a session names is not a change
+            if any(known.device is not None for known in life.uses):
+                mask |= B_SESSION_DEVICE
+            seen.add(device)
         return mask
-
-    @staticmethod
-    def _other_device(life: Life, shape: Shape) -> bool:
-        devices = {known.device for known in life.uses if known is not shape and known.device is not None}
-        return bool(devices) and shape.device not in devices
 
     def _use_session(self, event: Event, identity: Identity, own: Use) -> tuple[Life, int]:
         sid = event.session
@@ -445,11 +451,10 @@ class World:
                 mask |= B_SESSION_ACTION
             if bits & B_LIFE_CLIENT:
                 mask |= B_SESSION_CLIENT
-            if shape.device is not None and self._other_device(session, shape):
-                mask |= B_SESSION_DEVICE
+            mask |= bits & B_SESSION_DEVICE
         use = session.uses.get(shape)
         if use is None:
-            session.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS, own)
+            session.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS, own, primary=False)
         else:
             use.count += 1
             use.last = now
@@ -480,22 +485,17 @@ class World:
             return B_VOLUME
         return 0
 
-    def _silent(self, event: Event, identity: Identity, life: Life | None) -> None:
-        silent = event.shape.silent
-        if silent is None:
-            return
-        self.silent[silent] = self.silent.get(silent, 0) + 1
-        if life is not None and life.mint is not None:
-            self.silent_rooted[silent] = self.silent_rooted.get(silent, 0) + 1
-        identity.silent += 1
-        gap = event.time - identity.silent_last
-        if identity.silent_last and gap > 60_000:
-            identity.gap_n += 1
-            delta = gap - identity.gap_mean
-            identity.gap_mean += delta / identity.gap_n
-            identity.gap_m2 += delta * (gap - identity.gap_mean)
+    @staticmethod
+    def _rhythm(now: int, identity: Identity) -> None:
+        """Learn the gaps between an identity's silent sign-ins: regular ones make a scheduled workload."""
+        gap = now - identity.silent_last
         if gap > 60_000:
-            identity.silent_last = event.time
+            if identity.silent_last:
+                identity.gap_n += 1
+                delta = gap - identity.gap_mean
+                identity.gap_mean += delta / identity.gap_n
+                identity.gap_m2 += delta * (gap - identity.gap_mean)
+            identity.silent_last = now
 
     def _observe(self, event: Event) -> None:
         """Note which features this source's records really carry, for coverage honesty."""
@@ -529,6 +529,8 @@ class World:
             features.add((source, "discovery"))
         for tag in shape.action.tags:
             features.add((source, tag.value))
+        if event.detail is not None:
+            self._detail_features(source, event.detail)
 
     def _detail_features(self, source: str, detail: Detail) -> None:
         features = self.features
@@ -566,9 +568,6 @@ class World:
         action = shape.action
         tags = action.tags
         now = event.time
-        self._detail_features(shape.source, detail)
-        if shape.error is not None:
-            return
         if detail.issued:
             self._mint(event, detail, identity)
         if life is not None and life.is_session and life.mint is None and action.kind in (Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL):
@@ -665,10 +664,26 @@ class World:
     # -- at the end ---------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Count uses whose mint is known, per source. Call once, after the last event."""
+        """Count uses whose mint is known, per source, and silent sign-ins by class. Call once, after the last event."""
+        self.silent.clear()
+        self.silent_rooted.clear()
+        for identity in self.identities.values():
+            scheduled = identity.scheduled()
+            for shape, use in identity.uses.items():
+                coverage = self.coverage[shape.source]
+                coverage.last = max(coverage.last, use.last)
+                if shape.silent is not None:
+                    name = "scheduled_workload" if scheduled and shape.silent == "background_service" else shape.silent
+                    self.silent[name] = self.silent.get(name, 0) + use.count
         for coverage in self.coverage.values():
             coverage.uses = coverage.joined_uses = 0
         for life in self.lives.values():
+            if life.mint is not None:
+                scheduled = life.identity is not None and life.identity.scheduled()
+                for shape, use in life.uses.items():
+                    if shape.silent is not None and use.primary:
+                        name = "scheduled_workload" if scheduled and shape.silent == "background_service" else shape.silent
+                        self.silent_rooted[name] = self.silent_rooted.get(name, 0) + use.count
             if life.is_session or not life.count:
                 continue
             for shape, use in life.uses.items():

@@ -201,9 +201,8 @@ def finding_to_ocsf(finding: Finding) -> dict[str, Any]:
         result["remediation"] = {"desc": "; ".join(finding.recommended)}
     subject = finding.subject
     rest: dict[str, Any] = {"subject": {"identity": subject.identity, "credential": subject.credential, "session": subject.session}}
-    for name, value in (("frameworks", list(finding.frameworks)), ("traps", list(finding.traps)), ("root", finding.root)):
-        if value:
-            rest[name] = value
+    more = {"frameworks": list(finding.frameworks), "traps": list(finding.traps), "root": finding.root}
+    rest |= {name: value for name, value in more.items() if value}
     result["unmapped"] = {"aftergate": rest}
     return result
 

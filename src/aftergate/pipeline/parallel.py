@@ -35,7 +35,7 @@ class _Message(Struct, array_like=True):
     """What a worker says: a part, the end of a unit, or an error."""
 
     input: int
-    records: int
+    records: dict[str, int]
     faults: list[Fault]
     done: int
     last: bool = False
@@ -69,11 +69,11 @@ def _work(pipe: Connection, inputs: Sequence[Input], units: Sequence[_Unit], opt
                 pipe.send_bytes(encode(_Message(part.input, part.records, part.faults, part.done)))
                 pipe.send_bytes(packer.pack(part.events))
             tables = list(normalising.intern.enrich.tables)
-            pipe.send_bytes(encode(_Message(unit.input, 0, [], 0, last=True, tables=tables)))
+            pipe.send_bytes(encode(_Message(unit.input, {}, [], 0, last=True, tables=tables)))
     except (BrokenPipeError, KeyboardInterrupt):
         return
     except AftergateError as error:
-        pipe.send_bytes(encode(_Message(0, 0, [], 0, error=str(error))))
+        pipe.send_bytes(encode(_Message(0, {}, [], 0, error=str(error))))
     finally:
         pipe.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -20,6 +21,7 @@ from aftergate.pipeline.ordering import LATENESS_MS, Sequencer
 from aftergate.pipeline.reading import Fault, Input, chunks, plan
 from aftergate.vocabulary import Event
 
+_TIME = attrgetter("time")
 SHARE_BYTES = 4 << 20  # a plain file is handed out to workers in parts of this size
 RELEASE_EVERY = 20_000
 
@@ -42,7 +44,7 @@ class Part(Struct):
 
     input: int
     events: list[Event]
-    records: int
+    records: dict[str, int]  # by source
     faults: list[Fault]
     done: int  # bytes of the input consumed
 
@@ -101,7 +103,7 @@ def decode(normalising: Normalising, number: int, source: Input, start: int = 0,
         aside = normalising.run(chunk.lines, events)
         faults = list(chunk.faults)
         faults.extend(Fault(chunk.name, chunk.offset(a.index), a.reason, a.record) for a in aside)
-        good = sum(normalising.counts.values()) - sum(before.values())
+        good = {slug: count - before.get(slug, 0) for slug, count in normalising.counts.items() if count > before.get(slug, 0)}
         yield Part(number, events, good, faults, chunk.done)
 
 
@@ -176,7 +178,10 @@ def _in_order(
             if current >= 0:
                 done_before += inputs[current].size
             current, newest, rising = part.input, None, True
-        counts.read += part.records + len(part.faults)
+        counts.read += len(part.faults)
+        for slug, count in part.records.items():
+            counts.read += count
+            counts.sources[slug] = counts.sources.get(slug, 0) + count
         counts.set_aside += len(part.faults)
         if set_aside is not None:
             for fault in part.faults:
@@ -188,10 +193,8 @@ def _in_order(
             )
         events = part.events
         if events:
-            for event in events:
-                counts.sources[event.shape.source] = counts.sources.get(event.shape.source, 0) + (event.part % 1000 == 0)
-            low = min(e.time for e in events)
-            high = max(e.time for e in events)
+            times = list(map(_TIME, events))
+            low, high = min(times), max(times)
             if newest is not None and low < newest - options.lateness_ms:
                 rising = False
             newest = high if newest is None else max(newest, high)

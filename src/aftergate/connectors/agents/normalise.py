@@ -127,12 +127,10 @@ class Gateway:
     def parse(self, line: bytes) -> Event:
         record = decode(_record, line)
         kind = record.record
+        if kind is not None and not isinstance(kind, str):
+            raise NotMine("`record` is not a name")
         if kind is not None and kind not in _RECORDS:
-            raise (
-                Reject(f"unknown record `{str(kind)[:40]}`")
-                if isinstance(kind, str) and record.ts is not None
-                else NotMine("not a gateway record")
-            )
+            raise Reject(f"unknown record `{kind[:40]}`")
         server, tool = text(record.server), text(record.tool)
         agent_id = text(record.agent_id)
         if kind is None and (agent_id is None or server is None or tool is None):

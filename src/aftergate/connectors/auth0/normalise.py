@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from aftergate.connectors.auth0.operations import FAILED, GRANT_OF, meaning
 from aftergate.connectors.base import Source
@@ -40,7 +40,7 @@ class _Record(Struct, gc=False):
     """The fields read, of either form."""
 
     log_id: Any = None
-    _id: Any = None
+    object_id: Any = field(default=None, name="_id")
     data: Any = None
     date: Any = None
     type: Any = None
@@ -86,7 +86,7 @@ class Auth0Normaliser:
     def _event(self, record: _Record, code: str) -> Event:
         make = self._in
         time = moment(record.date, "date")
-        event_id = required(record.log_id or record._id, "log_id")
+        event_id = required(record.log_id or record.object_id, "log_id")
         details = mapping(record.details)
         request = mapping(details.get("request"))
         status = number(mapping(details.get("response")).get("statusCode"))

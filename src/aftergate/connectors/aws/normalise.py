@@ -127,7 +127,7 @@ class _Caller:
 
     __slots__ = ("actor", "credential", "mfa", "provider", "session", "shapes", "source_identity", "subject", "type")
 
-    def __init__(self, actor: Actor, credential: str | None, session: str | None) -> None:
+    def __init__(self, actor: Actor, credential: str | None, session: str | None, shapes: dict[tuple[str | None, ...], tuple[Shape, bool]]) -> None:
         self.actor = actor
         self.credential = credential
         self.session = session
@@ -136,7 +136,7 @@ class _Caller:
         self.provider: str | None = None
         self.source_identity: str | None = None
         self.mfa: bool | None = None
-        self.shapes: dict[tuple[str | None, ...], tuple[Shape, bool]] = {}
+        self.shapes = shapes  # one dict for all sessions of an actor
 
 
 _GRANTS = {
@@ -164,7 +164,8 @@ class CloudTrail:
         self._decode = msgspec.json.Decoder(_Record).decode
         self._who = msgspec.json.Decoder(_Who).decode
         self._callers: dict[bytes, _Caller] = {}
-        self._nobody = _Caller(intern.actor("unidentified caller"), None, None)
+        self._nobody = _Caller(intern.actor("unidentified caller"), None, None, {})
+        self._shapes: dict[tuple[Actor, str], dict[tuple[str | None, ...], tuple[Shape, bool]]] = {}
         self._sent = msgspec.json.Decoder(_Sent | None).decode
         self._object = msgspec.json.Decoder(_Object | None).decode
         self._sts_asked = msgspec.json.Decoder(_StsAsked | None).decode
@@ -243,7 +244,10 @@ class CloudTrail:
         else:
             shown = who.userName or who.principalId
             actor = actor_of(shown.lower() if shown and "@" in shown else shown or "unidentified caller", (), "unknown", account)
-        caller = _Caller(actor, credential, session)
+        shapes = self._shapes.get((actor, kind))
+        if shapes is None:
+            shapes = self._shapes[actor, kind] = {}
+        caller = _Caller(actor, credential, session, shapes)
         caller.type = kind
         caller.subject = who.userName if kind in ("WebIdentityUser", "SAMLUser") else None
         caller.provider = who.identityProvider or (

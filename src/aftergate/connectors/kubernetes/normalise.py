@@ -161,6 +161,7 @@ class Record(Struct, gc=False):
     annotations: dict[str, Any] | None = None
     category: Any = None
     properties: Any = None
+    time: Any = None
 
 
 class User(Struct, gc=False):
@@ -232,7 +233,9 @@ class Audit:
             if not isinstance(wrapped, str):
                 raise Reject("diagnostic record has no audit event in `properties.log`")
             line = wrapped.encode("utf-8", "replace")
+            written = record.time
             record = decode(_record, line)
+            record.time = written
         if record.kind != "Event" or not (record.api_version or "").startswith("audit.k8s.io"):
             raise NotMine("not an audit.k8s.io event")
         if record.stage == "RequestReceived":
@@ -240,7 +243,7 @@ class Audit:
         verb = record.verb
         if not verb:
             raise Reject("event has no verb")
-        time = moment(record.received, record.timestamp, record.staged, record.p_event_time)
+        time = moment(record.received, record.timestamp, record.staged, record.p_event_time, record.time)
         caller = self._caller(record.user)
         intern = self.intern
         ref = record.ref

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from aftergate.connectors.microsoft.common import address, later, loose, mapping, moment, number, short, text
+from aftergate.connectors.microsoft.common import UNREADABLE, address, later, loose, mapping, moment, number, short, text
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Tag, Target
@@ -143,6 +143,12 @@ class Activity:
 
     def parse(self, line: bytes) -> Event:
         """The event of one record. Raises: NotMine, Reject, msgspec.DecodeError, msgspec.ValidationError."""
+        try:
+            return self._read(line)
+        except UNREADABLE as error:
+            raise Reject(f"unreadable record: {error}") from None
+
+    def _read(self, line: bytes) -> Event:
         raw = self._decode(line)
         record = _canonical(raw)
         operation = _value(record.get("operationnamevalue")) or _value(record.get("operationname"))
@@ -189,7 +195,7 @@ class Activity:
             text(record.get("subscriptionid")) or _subscription(record) or tenant,
         )
         resource = (text(record.get("resourceid")) or text(authorization.get("scope")) or text(properties.get("entity")) or "").lower()
-        targets = _targets(resource, body, authorization, properties)
+        targets = _targets(resource, body, properties)
         issued_at, expires_at = number(claims.get("iat")), number(claims.get("exp"))
         token_hash = text(identity.get("tokenhash"))
         size = number(properties.get("responsebodysize")) or number(record.get("responsebodysize")) or 0
@@ -202,7 +208,7 @@ class Activity:
             scopes=tuple(scope.split()) if scope else (),
             targets=targets,
             changes=_changes(body),
-            params=_params(body, authorization, properties, identity),
+            params=_params(body, authorization, identity),
             phase={"start": "start", "started": "start", "accept": "start", "accepted": "start"}.get((result or "").lower()),
             status=short(result) if result else None,
         )
@@ -228,25 +234,18 @@ class Activity:
         upn = _claim(claims, "upn") or (caller if caller and "@" in caller else None) or text(claims.get("name"))
         if upn is not None and "@" not in upn:
             upn = None
-        human = upn is not None
         actor_id = object_id or (upn or "").lower() or caller or app
         if actor_id is None or actor_id == "":
             kind = text(identity.get("type"))
             return self._interner.actor(f"azure:{kind}" if kind else "unknown", (), "unknown", tenant)
-        names = tuple(
-            dict.fromkeys(
-                name
-                for name in ((upn or "").lower(), (caller or "").lower() if human else caller, None if human else app)
-                if name and name != actor_id
-            )
-        )
-        userless = not human and (app is not None or object_id is not None)
-        display = None if human else text(claims.get("app_displayname"))
-        return self._interner.actor(actor_id, names, "human" if human else "workload" if userless else "unknown", tenant, display)
+        others = [upn.lower(), (caller or "").lower()] if upn is not None else [caller, app]
+        names = tuple(dict.fromkeys(name for name in others if name and name != actor_id))
+        display = None if upn else text(claims.get("app_displayname"))
+        return self._interner.actor(actor_id, names, "human" if upn else "workload", tenant, display)
 
 
 def _canonical(record: dict[str, Any]) -> dict[str, Any]:
-    return {key.replace("_", "").lower(): value for key, value in record.items() if isinstance(key, str)}
+    return {key.replace("_", "").lower(): value for key, value in record.items()}
 
 
 def _value(field: Any) -> str | None:
@@ -351,7 +350,7 @@ def _opens(operation: str, body: dict[str, Any]) -> bool:
     return False
 
 
-def _targets(resource: str, body: dict[str, Any], authorization: dict[str, Any], properties: dict[str, Any]) -> tuple[Target, ...]:
+def _targets(resource: str, body: dict[str, Any], properties: dict[str, Any]) -> tuple[Target, ...]:
     targets = []
     assigned = mapping(body.get("Properties")) or mapping(body.get("properties"))
     principal = text(assigned.get("PrincipalId")) or text(assigned.get("principalId"))
@@ -392,9 +391,7 @@ def _changes(body: dict[str, Any]) -> tuple[Change, ...]:
     return tuple(Change(name, None, short(properties[name])) for name in _PUBLIC if properties.get(name) is not None)
 
 
-def _params(
-    body: dict[str, Any], authorization: dict[str, Any], properties: dict[str, Any], identity: dict[str, Any]
-) -> dict[str, Any] | None:
+def _params(body: dict[str, Any], authorization: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any] | None:
     params: dict[str, Any] = {}
     assigned = mapping(body.get("Properties")) or mapping(body.get("properties"))
     role = text(assigned.get("RoleDefinitionId")) or text(assigned.get("roleDefinitionId"))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from aftergate.connectors.microsoft.common import address, later, loose, mapping, moment, secretive, short, tenant_of, text
+from aftergate.connectors.microsoft.common import UNREADABLE, address, later, loose, mapping, moment, secretive, short, tenant_of, text
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Tag, Target
@@ -338,6 +338,12 @@ class Audit:
 
     def parse(self, line: bytes) -> Event:
         """The event of one record. Raises: NotMine, Reject, msgspec.DecodeError, msgspec.ValidationError."""
+        try:
+            return self._read(line)
+        except UNREADABLE as error:
+            raise Reject(f"unreadable record: {error}") from None
+
+    def _read(self, line: bytes) -> Event:
         record = self._envelope(line)
         if record.properties is not None:
             facts = record.properties

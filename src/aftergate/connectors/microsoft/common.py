@@ -15,6 +15,8 @@ MICROSOFT_TENANTS: Final = frozenset({"f8cdef31-a31e-4b4a-93e4-5f571e91255a", "7
 TEXT_MAX: Final = 300  # characters of a value kept for a person to read
 CACHE_MAX: Final = 50_000  # entries; a cache that reaches it is emptied
 
+_NOWHERE: Final = frozenset(["0.0.0.0", "::", "<null>", "null"])  # noqa: S104  (these logs mean "no address" by it)
+UNREADABLE: Final = (UnicodeDecodeError, RecursionError)  # what msgspec raises, beside its own, for bytes that are no text and for nesting
 _json = msgspec.json.Decoder()
 _SECRET = ("password", "secret", "credential", "token", "certificate", "key", "sas")
 
@@ -66,7 +68,7 @@ def address(text: str | None) -> str | None:
         text = text.partition(":")[0]
     if text[:7].lower() == "::ffff:" and "." in text:
         text = text[7:]
-    return text if text and text not in ("0.0.0.0", "::", "<null>", "null") else None
+    return text if text and text not in _NOWHERE else None
 
 
 def number(value: Any) -> int | None:
@@ -110,7 +112,7 @@ def embedded(data: bytes) -> Any:
         return None
     try:
         return loose(_json.decode(data))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, *UNREADABLE):
         return None
 
 
@@ -119,7 +121,7 @@ def loose(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in '[{"':
         try:
             return _json.decode(value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, *UNREADABLE):
             return value
     return value
 

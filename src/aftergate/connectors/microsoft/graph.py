@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from aftergate.connectors.microsoft.common import CACHE_MAX, address, later, moment, number, tenant_of
+from aftergate.connectors.microsoft.common import CACHE_MAX, UNREADABLE, address, later, moment, number, tenant_of
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Detail, Event, Kind, Shape, Tag
@@ -183,9 +183,16 @@ class Graph:
         self._flat = False  # whether the last record was a row of columns
         self._seen: dict[tuple[Any, ...], tuple[Shape, Detail]] = {}
         self._paths: dict[str, str] = {}
+        self._issued: dict[str, int] = {}  # issue times of tokens: each has many calls
 
     def parse(self, line: bytes) -> Event:
         """The event of one request. Raises: NotMine, Reject, msgspec.DecodeError, msgspec.ValidationError."""
+        try:
+            return self._read(line)
+        except UNREADABLE as error:
+            raise Reject(f"unreadable record: {error}") from None
+
+    def _read(self, line: bytes) -> Event:
         for flat in (self._flat, not self._flat):
             if flat:
                 row = self._columns(line)
@@ -232,7 +239,12 @@ class Graph:
         detail = template
         if call.token_issued_at:
             detail = template.__copy__()  # type: ignore[attr-defined]  # every msgspec struct has it
-            detail.token_issued_at = moment(call.token_issued_at)
+            issued_at = self._issued.get(call.token_issued_at)
+            if issued_at is None:
+                if len(self._issued) >= CACHE_MAX:
+                    self._issued.clear()
+                issued_at = self._issued[call.token_issued_at] = moment(call.token_issued_at)
+            detail.token_issued_at = issued_at
         return Event(
             time,
             event_id,
@@ -241,7 +253,7 @@ class Graph:
             call.session_id or call.c_sid or None,
             None,
             max(number(call.response_size_bytes) or 0, 0),
-            later(written, time),
+            0 if written == call.time_generated else later(written, time),
             0,
             detail,
         )
@@ -346,7 +358,7 @@ def _spec(name: str) -> Spec:
             return kind, service, "admin", tags
     last = segments[-1] if segments else ""
     if method in ("GET", "HEAD") or last in _ASKING or (last.startswith(("get", "check")) and method == "POST"):
-        content = any(part in _CONTENT for part in segments[1:]) or not segments or segments[0] in ("search",)
+        content = any(part in _CONTENT for part in segments[1:]) or not segments or segments[0] == "search"
         if not content and (
             segments and (segments[0] in _DIRECTORY or last in ("memberOf", "transitiveMemberOf", "joinedTeams", "ownedObjects"))
         ):

@@ -18,6 +18,7 @@ from msgspec import Raw, Struct
 from aftergate.connectors.microsoft.common import (
     CACHE_MAX,
     MICROSOFT_TENANTS,
+    UNREADABLE,
     address,
     country_of,
     embedded,
@@ -217,9 +218,14 @@ class SignIns:
 
     def parse(self, line: bytes) -> Event:
         """The event of one sign-in. Raises: NotMine, Reject, msgspec.DecodeError, msgspec.ValidationError."""
-        event = self._forms[0](line)
-        if event is not None:
-            return event
+        try:
+            event = self._forms[0](line)
+            return event if event is not None else self._search(line)
+        except UNREADABLE as error:
+            raise Reject(f"unreadable record: {error}") from None
+
+    def _search(self, line: bytes) -> Event:
+        """The record in another form than the last one had."""
         for form in self._forms[1:]:
             event = form(line)
             if event is not None:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from aftergate.connectors.microsoft.audit import DASHES, FIRST_PARTY, OPERATIONS, Modified, Reader, Resource
-from aftergate.connectors.microsoft.common import address, loose, mapping, moment, number, secretive, short, text
+from aftergate.connectors.microsoft.common import UNREADABLE, address, loose, mapping, moment, number, secretive, short, text
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Tag, Target
@@ -273,6 +273,12 @@ class Unified:
 
     def parse(self, line: bytes) -> Event:
         """The event of one record. Raises: NotMine, Reject, msgspec.DecodeError, msgspec.ValidationError."""
+        try:
+            return self._read(line)
+        except UNREADABLE as error:
+            raise Reject(f"unreadable record: {error}") from None
+
+    def _read(self, line: bytes) -> Event:
         record = self._decode(line)
         inner = bytes(record.AuditData)
         if inner:

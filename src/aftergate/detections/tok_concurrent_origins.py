@@ -1,0 +1,202 @@
+"""One token, key or session is used in turn from two places that cannot be one egress."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from aftergate.detections.api import Meta, Rule, on, subject_of
+from aftergate.detections.reasoning import MACHINE, RENTED, SESSION_SOURCES, place, same_place, same_program, span, who
+from aftergate.lineage.state import DAY_MS, HOUR_MS, Life, Use
+from aftergate.lineage.tracking import Facts
+from aftergate.vocabulary import Agent, Bit, Event, Origin, Severity
+
+WINDOW_MS = 12 * HOUR_MS  # A, B and A again must fit into this
+_RELAYS = frozenset({"proxy", "relay", "vendor"})
+_STATIC = frozenset({"api_key", "client_secret", "certificate", "pat"})
+
+
+class Visit(Struct, gc=False):
+    """A run of uses from one place, between two changes of place."""
+
+    start: int
+    end: int
+    origin: Origin
+    agents: set[Agent]
+    event: str
+    device: str | None
+    new: bool  # the identity's network was not known a day before
+
+
+class Detection(Rule):
+    meta = Meta(
+        slug="tok-concurrent-origins",
+        title="One credential used from two places in turn",
+        severity="high",
+        about=(
+            "A token, key or session that is used here, there and here again within hours is in two hands: its owner goes on while somebody with a "
+            "copy works beside him. A single change of place is travel and does not count."
+        ),
+        attack=("T1550.001", "T1550.004", "T1539"),
+        nhi=("NHI2",),
+        needs=(("origin.ip", "credential"), ("origin.ip", "session")),
+        traps=(
+            "Both address families of one line, pools of one gateway or cloud, and networks many of the organisation's identities use are one egress.",
+            "Company gateways and privacy relays beside a home line: they need other signs too.",
+            "Services that call on somebody's behalf, the vendor's own back ends and its cloud shell.",
+            "A pair of networks the same identity has used for days: habit.",
+        ),
+        blind=("A thief behind the same gateway, or in the same cloud as the workload, is not told apart.",),
+        recommended=(
+            "Revoke this token or session",
+            "Ask the owner which of the two places is theirs",
+            "Review what was done from the other place",
+        ),
+    )
+    subscriptions = (on(bits=Bit.SWITCH | Bit.SESSION_SWITCH),)
+
+    def start(self) -> None:
+        self.visits: dict[str, list[Visit]] = {}
+
+    def step(self, event: Event, facts: Facts) -> None:
+        origin = event.origin
+        if not origin.known or facts.identity.actor.first_party or event.actor.first_party or _of_vendor(event):
+            return
+        if facts.has(Bit.SWITCH) and facts.life is not None and _joins(event, facts.life):
+            self._visit(event, facts, facts.life, facts.previous.origin if facts.previous is not None else None)
+        session = facts.session
+        if session is not None and session is not facts.life and facts.has(Bit.SESSION_SWITCH) and event.source.startswith(SESSION_SOURCES):
+            before = facts.session_previous
+            self._visit(event, facts, session, before.origin if before is not None else None)
+
+    def _visit(self, event: Event, facts: Facts, life: Life, previous: Origin | None) -> None:
+        visits = self.visits.get(life.id)
+        now = event.time
+        origin = event.origin
+        if visits is None:
+            visits = self.visits[life.id] = self._past(event, facts, life, previous)
+        last = visits[-1] if visits else None
+        if last is not None and same_place(last.origin, origin):
+            last.end = now
+            last.agents.add(event.agent)
+            return
+        first = facts.identity.net_first.get(origin.net)
+        made = Visit(now, now, origin, {event.agent}, event.id, event.shape.device, first is None or first > now - DAY_MS)
+        visits.append(made)
+        if len(visits) > 24:
+            del visits[1:9]
+        if len(visits) >= 3:
+            self._judge(event, facts, life, visits)
+
+    def _past(self, event: Event, facts: Facts, life: Life, previous: Origin | None) -> list[Visit]:
+        """The places of this life before its first change, from what tracking kept."""
+        if previous is None or not previous.known:
+            return []
+        agents = {shape.agent for shape in life.uses if shape.origin is previous}
+        ends = [use.last for shape, use in life.uses.items() if shape.origin is previous]
+        devices = [shape.device for shape in life.uses if shape.origin is previous and shape.device is not None]
+        first = facts.identity.net_first.get(previous.net, life.first)
+        return [Visit(life.first, max(ends, default=life.first), previous, agents or {event.agent}, life.first_event, devices[0] if devices else None,
+                      first > event.time - DAY_MS)]
+
+    def _judge(self, event: Event, facts: Facts, life: Life, visits: list[Visit]) -> None:
+        back = visits[-1]
+        for index in range(len(visits) - 2, 0, -1):
+            other = visits[index]
+            if same_place(other.origin, back.origin):
+                continue
+            home = next((v for v in reversed(visits[:index]) if same_place(v.origin, back.origin)), None)
+            if home is None or back.start - home.end > WINDOW_MS:
+                continue
+            guest, host = (other, back) if _stranger(other, facts) >= _stranger(back, facts) else (back, other)
+            score, signs = self._score(event, facts, life, guest, [v for v in visits if same_place(v.origin, host.origin)])
+            if score >= 3:
+                self._tell(event, facts, life, visits, guest, host, score, signs)
+            return
+
+    def _score(self, event: Event, facts: Facts, life: Life, guest: Visit, hosts: list[Visit]) -> tuple[int, list[str]]:
+        """How surely the guest is somebody else: points, and what they are for."""
+        world, identity = self.world, facts.identity
+        host = hosts[-1]
+        score = 0
+        signs: list[str] = []
+        human = identity.kind == "human" or life.is_session
+        if guest.origin.network in RENTED:
+            score += 2
+            signs.append(f"a {guest.origin.network} network")
+        elif guest.origin.network in _RELAYS or guest.origin.network == "cloud" and not human:
+            score -= 1
+        if guest.origin.country and host.origin.country and guest.origin.country != host.origin.country:
+            score += 1
+            signs.append("another country")
+        if not any(same_program(x, y) for x in guest.agents for v in hosts for y in v.agents):
+            score += 2
+            signs.append("another program or system")
+        elif guest.device is not None and host.device is not None and guest.device != host.device:
+            score += 2
+            signs.append("another device")
+        if guest.new:
+            score += 1
+            signs.append("a network new for the identity")
+        else:
+            score -= 2
+        if life.mint is not None and life.mint.klass in _STATIC and not human:
+            score -= 1  # a key in two places of a fleet is no theft by itself
+        if world.shared_net(guest.origin.net, identity) >= 3 or self.directory.egress_ok(identity.id, guest.origin.ip):
+            score -= 3
+        elif host.origin.network in MACHINE and guest.origin.network not in MACHINE and human:
+            score -= 1  # work in a rented machine, seen from home: which is the guest stays open
+        if _dual_stack(guest.origin, host.origin):
+            score -= 2
+        return score, signs
+
+    def _tell(
+        self, event: Event, facts: Facts, life: Life, visits: list[Visit], guest: Visit, host: Visit, score: int, signs: list[str]
+    ) -> None:
+        severity: Severity = "high" if score >= 4 or guest.origin.network in RENTED else "medium"
+        guests = [v for v in visits if same_place(v.origin, guest.origin)]
+        hosts = [v for v in visits if same_place(v.origin, host.origin)]
+        what = "session" if life.is_session else "credential"
+        owner = event.session if event.session is not None and event.source.startswith(SESSION_SOURCES) else life.id
+        self.report(
+            f"{owner}|{guest.origin.net}",
+            event,
+            severity=severity,
+            narrative=(
+                f"The {what} of {who(event)} was used in turn from {place(host.origin)} and from {place(guest.origin)}, "
+                f"{len(visits) - 1} changes within {span(visits[-1].end - visits[0].start)}; {', '.join(signs)}."
+            ),
+            subject=subject_of(facts.identity, event, lives=[life]),
+            evidence=[*(v.event for v in guests), *(v.event for v in hosts[1:])],
+        )
+
+
+def _stranger(visit: Visit, facts: Facts) -> int:
+    """Which of two places looks less like the owner's."""
+    uses: Use | None = None
+    total = 0
+    for origin, use in facts.identity.origins().items():
+        if same_place(origin, visit.origin):
+            total += use.count
+            uses = use
+    rare = 0 if uses is None else -min(total, 1000)
+    return (2000 if visit.origin.network in RENTED else 0) + (1000 if visit.new else 0) + rare
+
+
+def _joins(event: Event, life: Life) -> bool:
+    """True where the id is one login or one credential. A role session's name or a role is not."""
+    return not life.is_session or event.source.startswith(SESSION_SOURCES)
+
+
+def _of_vendor(event: Event) -> bool:
+    """Calls by the vendor for somebody: cloud shell, console back ends, first-party clients that refresh from the vendor's network."""
+    agent, origin = event.agent, event.origin
+    if "CloudShell" in agent.raw or agent.kind == "service":
+        return True
+    if agent.family == "aws-console" and origin.provider == "aws":
+        return True
+    return origin.provider == "azure" and event.source.startswith(("entra.", "graph.", "m365."))
+
+
+def _dual_stack(a: Origin, b: Origin) -> bool:
+    """One address of each family and nothing that tells their networks apart."""
+    return a.ip is not None and b.ip is not None and (":" in a.ip) != (":" in b.ip) and (a.asn is None or b.asn is None)
