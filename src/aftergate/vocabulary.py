@@ -88,7 +88,7 @@ class Bit(IntFlag):
 
     NEW_IDENTITY = 1 << 0
     NEW_LIFE = 1 << 1  # first use of this credential or session
-    UNMINTED = 1 << 2  # first use, and no mint of it is known (yet)
+    UNMINTED = 1 << 2  # first use of a credential, and no mint of it is known (yet)
     LIFE_IP = 1 << 3  # address never seen for this credential
     LIFE_NET = 1 << 4  # network (ASN, else prefix) never seen for this credential
     LIFE_AGENT = 1 << 5  # agent family never seen for this credential
@@ -109,7 +109,7 @@ class Bit(IntFlag):
     IDENTITY_RESOURCE = 1 << 20
     IDENTITY_ACTION = 1 << 21
     IDENTITY_CLASS = 1 << 22  # action class (service x verb family) never seen for this identity
-    SWITCH = 1 << 23  # previous use of this credential came from another address
+    SWITCH = 1 << 23  # previous use of this credential came from another network that is not of the same cloud; both addresses known
     SESSION_SWITCH = 1 << 24
     GAP = 1 << 25  # credential was idle for more than GAP_MS before this event
     VOLUME = 1 << 26  # bytes of identity and client today crossed the next power of two above VOLUME_FLOOR

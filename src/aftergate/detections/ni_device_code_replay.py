@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aftergate.detections.api import Meta, Rule, lower, on, subject_of
-from aftergate.detections.reasoning import RENTED, SCRIPTS, ours, place, prefix_of, same_place, span, when, who
+from aftergate.detections.reasoning import RENTED, SCRIPTED, ours, place, prefix_of, same_place, span, when, who
 from aftergate.lineage.state import MINUTE_MS
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Kind, Origin, Severity
@@ -112,7 +112,7 @@ class Detection(Rule):
         habit[origin.net] = event.time
         if known or grant.approver is None or not grant.approver.known or same_place(origin, grant.approver):
             return
-        if origin.network not in RENTED or event.agent.kind not in SCRIPTS:
+        if origin.network not in RENTED or event.agent.kind not in SCRIPTED:
             return
         self._report(event, facts, grant, "high", f"redeemed {span(event.time - grant.approved)} later by {event.agent.family} at {place(origin)}")
 
@@ -127,7 +127,7 @@ class Detection(Rule):
             return
         if not any(same_place(origin, o) for o in grant.third):
             grant.third.append(origin)
-        script = event.agent.kind in SCRIPTS
+        script = event.agent.kind in SCRIPTED
         rented = origin.network in RENTED
         first_party = origin.provider == "azure" and (event.d.params or {}).get("client_owner") == "microsoft"
         ends_countries = {o.country for o in ends if o.country}

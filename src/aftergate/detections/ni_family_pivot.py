@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
-from aftergate.detections.reasoning import RENTED, SCRIPTS, agent_new, established, homes, ours, place, same_place, who
+from aftergate.detections.reasoning import RENTED, SCRIPTED, agent_new, established, homes, ours, place, same_place, who
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Kind, Severity
 
@@ -106,7 +106,7 @@ class Detection(Rule):
                 return
             if first < now or ours(self.world, origin, identity):
                 return
-        script = event.agent.kind in SCRIPTS or (event.agent.kind == "cli" and agent_new(identity.agents, event))
+        script = event.agent.kind in SCRIPTED or (event.agent.kind == "cli" and agent_new(identity.agents, event))
         managing = (new_client and client in MANAGEMENT) or (new_resource and resource in MANAGEMENT)
         rented = origin.network in RENTED and not any(o.network in RENTED for o in before if not same_place(o, origin))
         countries = {o.country for o in before if o.country and not same_place(o, origin)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aftergate.detections.api import Meta, Rule, lower, on, subject_of
-from aftergate.detections.reasoning import RENTED, SCRIPTS, ours, place, prefix_of, same_place, span, when, who
+from aftergate.detections.reasoning import RENTED, SCRIPTED, ours, place, prefix_of, same_place, span, when, who
 from aftergate.lineage.state import MINUTE_MS
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Kind, Origin, Severity
@@ -95,7 +95,7 @@ class Detection(Rule):
             habit.append((origin, event.time))
         if known or _seen(identity.net_first, origin, leg.time) or ours(self.world, origin, identity):
             return
-        script, rented = event.agent.kind in SCRIPTS, origin.network in RENTED
+        script, rented = event.agent.kind in SCRIPTED, origin.network in RENTED
         abroad = bool(origin.country and leg.origin.country and origin.country != leg.origin.country)
         severity: Severity = "high"
         traps: list[str] = []

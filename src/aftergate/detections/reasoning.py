@@ -145,7 +145,7 @@ def same_program(a: Agent, b: Agent) -> bool:
     return a.os is None or b.os is None or a.os == b.os
 
 
-SCRIPTS = frozenset({"http_library", "headless", "tool"})  # agent kinds that no person's own program has
+SCRIPTED = frozenset({"http_library", "headless", "tool"})  # agent kinds that no person's own program has
 NONHUMAN = frozenset({"workload", "third_party_app", "agent"})
 _MACHINE_NAME = re.compile(
     r"(?:^|[^a-z])(?:svc|srv|service|serviceaccount|bot|robot|daemon|cron|batch|automation|pipeline|deploy(?:er)?|runner|sync|importer?|exporter?|"

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import re
 
-from aftergate.detections.api import Meta, Rule, lower, on, subject_of
-from aftergate.lineage.state import DAY_MS
+from msgspec import Struct
+
+from aftergate.detections.api import Meta, Rule, on, subject_of
+from aftergate.detections.reasoning import place, same_place, who
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Origin, Severity
 
-_INSTANCE = re.compile(r"/i-[0-9a-f]{8,17}\Z")
-# roles of managed compute: their sessions are named by the service, so the credential was handed out inside it
-_FUNCTION = re.compile(r"(?:aws:ec2-instance|lambda|ecs-tasks|eks-pod-identity|codebuild|/eks-)", re.IGNORECASE)
+_INSTANCE = re.compile(r"/(?:i-[0-9a-f]{8,17}|mi-[0-9a-f]{17})\Z")
+# sessions of managed compute are named by the service, so the credential was handed out inside it
+_FUNCTION = re.compile(r"(?:aws:ec2-instance|ecs-tasks|eks-pod-identity|AWSCodeBuild-|/eks-[\w-]+-[0-9a-f-]{36}\Z)")
+_CLOUD_OF = {"aws": "aws", "gcp": "gcp"}
+_OUTSIDE = frozenset({"hosting", "vpn", "tor", "isp", "mobile", "relay"})
+USUAL = 3  # other identities that make a network the organisation's way out
 
 
-class _Host:
-    """Where the credentials of one host or attached account have been used."""
+class Use(Struct, gc=False):
+    """First use of a host's credentials from one place."""
 
-    __slots__ = ("agents", "origins")
-
-    def __init__(self) -> None:
-        self.origins: dict[Origin, tuple[int, str]] = {}  # first seen, event
-        self.agents: set[str] = set()
+    time: int
+    event: str
+    origin: Origin
+    agent: str
 
 
 class Detection(Rule):
@@ -30,18 +34,18 @@ class Detection(Rule):
         title="Machine credentials used off the machine",
         severity="high",
         about=(
-            "A cloud machine gets short-lived credentials from its metadata service. Used from a network that is not the machine's, they were taken "
-            "from it. The machine itself often works on beside the thief."
+            "A cloud machine, pod or function gets short-lived credentials from its metadata service. Used from a network that is not the "
+            "machine's, they were taken from it. The machine itself often works on beside the thief."
         ),
         attack=("T1552.005", "T1550.001", "T1078.004"),
         nhi=("NHI2",),
-        needs=(("origin.ip", "credential", "session"),),
+        needs=(("origin.ip", "credential", "session"), ("origin.ip", "events")),
         traps=(
-            "Calls by an AWS service on the machine's behalf name the service instead of an address: never a place.",
-            "NAT gateways, VPC endpoints and IPv6 beside IPv4: addresses of the same provider count as the machine's own cloud.",
-            "A central egress gateway that other machines use too.",
+            "Calls by a service on the machine's behalf name the service instead of an address: never a place.",
+            "NAT gateways, private endpoints and IPv6 beside IPv4: addresses of the same cloud count as the machine's own.",
+            "A central gateway that other identities use too.",
         ),
-        blind=("A thief who works from inside the same cloud account or network looks like the machine.",),
+        blind=("A thief who works from inside the same cloud looks like the machine.",),
         recommended=(
             "Deny this one session by aws:userid with an inline policy, or delete the pod",
             "Detach the instance profile, then revoke sessions of the role older than now",
@@ -51,69 +55,104 @@ class Detection(Rule):
     subscriptions = (on(sources=("aws.", "gcp."), bits=Bit.LIFE_IP | Bit.SESSION_NET | Bit.IDENTITY_IP | Bit.NEW_LIFE),)
 
     def start(self) -> None:
-        self.hosts: dict[str, _Host] = {}
+        self.hosts: dict[str, dict[Origin, Use]] = {}
 
     def step(self, event: Event, facts: Facts) -> None:
         origin = event.origin
-        host = _host_of(event)
-        if host is None or not (origin.known or origin.network == "private"):
+        if origin.ip is None or event.agent.kind == "service" and not origin.known:
             return
-        held = self.hosts.get(host)
-        if held is None:
-            held = self.hosts[host] = _Host()
-        if origin in held.origins:
+        host = _host_of(event, facts)
+        if host is None:
             return
-        before = dict(held.origins)
-        held.origins[origin] = (event.time, event.id)
-        known_agent = event.agent.family in held.agents
-        held.agents.add(event.agent.family)
-        if not before or not origin.known or not event.ok and not event.credential:
+        held = self.hosts.setdefault(host, {})
+        if origin in held:
+            self._more(host, event, facts)
             return
-        if any(_same_place(origin, other) for other in before) or self.directory.egress_ok(event.actor.id, origin.ip):
+        before = list(held.values())
+        held[origin] = Use(event.time, event.id, origin, event.agent.family)
+        if len(held) > 200:
+            del held[next(iter(held))]
+        cloud = _CLOUD_OF[event.source.partition(".")[0]]
+        if not before:
+            if _INSTANCE.search(host) and origin.known and origin.network in _OUTSIDE and not self._own(event, facts, origin):
+                self._tell(host, event, facts, None, "medium")
             return
-        if self.world.shared_net(origin.net, facts.identity) >= 3:
-            return  # many identities leave by it: the organisation's own egress
-        home = min(before.items(), key=lambda item: item[1])[0]
-        severity: Severity = "high"
-        traps = []
-        if known_agent and origin.provider is not None and origin.provider == home.provider:
-            severity, traps = lower("high"), ["same cloud provider and same program as before"]
-        place = origin.asn_name or origin.provider or origin.net
+        inside = [u for u in before if _inside(u.origin, cloud)]
+        if _inside(origin, cloud):
+            outside = [u for u in before if u.origin.known and not _inside(u.origin, cloud) and u.origin.network != "unknown"]
+            if not inside and outside and not self._own(event, facts, outside[0].origin):
+                self._tell(host, event, facts, outside[0], "high")  # the thief was seen before the machine
+            return
+        if any(same_place(origin, u.origin) for u in before) or self._own(event, facts, origin):
+            return
+        if not inside and not _INSTANCE.search(host):
+            return  # never seen in its cloud: what its place is stays open
+        if origin.known or origin.network == "private" and origin.trustworthy and event.agent.family not in {u.agent for u in before}:
+            home = inside[0] if inside else before[0]
+            self._tell(host, event, facts, home, "high", away=origin)
+
+    def _own(self, event: Event, facts: Facts, origin: Origin) -> bool:
+        """A way out the organisation is known to use."""
+        if self.directory.egress_ok(event.actor.id, origin.ip):
+            return True
+        return origin.network != "private" and self.world.shared_net(origin.net, facts.identity) >= USUAL
+
+    def _more(self, host: str, event: Event, facts: Facts) -> None:
+        """A further credential of the host at a place already told: the same finding."""
+        found = self.book.get(self.meta.slug, f"{host}|{event.origin.net}")
+        if found is not None:
+            self.report(
+                f"{host}|{event.origin.net}", event, severity=found.severity, narrative=found.narrative, subject=subject_of(facts.identity, event)
+            )
+
+    def _tell(self, host: str, event: Event, facts: Facts, other: Use | None, severity: Severity, away: Origin | None = None) -> None:
+        origin = event.origin
+        name = host.rpartition("/")[2] or who(event)
+        if other is None:
+            told = f"Credentials of {name} were used from {place(origin)} with {event.agent.family}, which is no network of its cloud."
+        elif away is not None:
+            told = (
+                f"Credentials of {name} were used from {place(origin)} with {event.agent.family}; until then they were used from "
+                f"{place(other.origin)}. Somebody took them off the machine."
+            )
+        else:
+            told = (
+                f"Credentials of {name} were used from {place(other.origin)} with {other.agent}, and later from the machine's own network, "
+                f"{place(origin)}. Somebody took them off the machine."
+            )
+        accused = origin if away is not None or other is None else other.origin
         self.report(
-            f"{host}|{origin.net}",
+            f"{host}|{accused.net}",
             event,
             severity=severity,
-            narrative=(
-                f"Credentials of {host.rpartition('/')[2]} were used from {origin.ip} ({place}, {event.agent.family}); until then they were used "
-                f"only from {home.ip} ({home.provider or home.net}). Somebody took them off the machine."
-            ),
+            narrative=told,
             subject=subject_of(facts.identity, event),
-            evidence=[e for _, e in list(before.values())[-3:]],
-            traps=traps,
+            evidence=[event.id, other.event] if other is not None else [],
         )
 
 
-def _host_of(event: Event) -> str | None:
+def _inside(origin: Origin, cloud: str) -> bool:
+    """Within the machine's cloud, or behind its private endpoints, as far as can be told."""
+    if origin.provider is not None:
+        return origin.provider == cloud or (cloud == "gcp" and origin.provider == "google")
+    return origin.network in ("cloud", "service") or (origin.network == "private" and (cloud != "aws" or not origin.trustworthy))
+
+
+def _host_of(event: Event, facts: Facts) -> str | None:
     """The machine or attached account whose credentials these are, or None."""
     session = event.session
     if event.source.startswith("aws."):
-        if session is not None and (_INSTANCE.search(session) or _FUNCTION.search(session)):
+        if session is None:
+            return None
+        if _INSTANCE.search(session) or _FUNCTION.search(session):
             return session
+        mint = facts.life.mint if facts.life is not None else None
+        if mint is not None and event.credential is not None:
+            giver = mint.shape.actor
+            issuer = (mint.detail.issuer or mint.detail.subject or "") if mint.detail is not None else ""
+            if giver.kind == "service" or "system:serviceaccount:" in issuer or "oidc.eks." in issuer or giver.id.startswith("system:serviceaccount:"):
+                return session
         return None
-    if event.source == "gcp.audit" and event.actor.kind == "workload" and event.credential is None and not event.d.act:
+    if event.source == "gcp.audit" and event.actor.kind == "workload" and event.credential is None and not event.d.act and not event.d.subject:
         return event.actor.id  # attached account: no key was shown and nobody impersonated it
     return None
-
-
-def _same_place(a: Origin, b: Origin) -> bool:
-    """One egress, as far as can be told: same network, or the same cloud's addresses."""
-    if a.net == b.net:
-        return True
-    if a.provider is not None and a.provider == b.provider:
-        return True
-    if a.ip is not None and b.ip is not None and (":" in a.ip) != (":" in b.ip):
-        return a.asn is not None and a.asn == b.asn
-    return b.network == "private" and a.network == "private"
-
-
-__all__ = ["DAY_MS", "Detection"]

@@ -9,8 +9,8 @@ from aftergate.errors import Reject
 
 _FIRST = -62_135_596_800_000  # year 1
 _LAST = 253_402_300_799_999  # year 9999
-_days: dict[str, int] = {}  # `2026-10-21T` -> its first millisecond
-_clock: dict[str, int] = {}  # `00:04:49` -> milliseconds into the day
+DAYS: dict[str, int] = {}  # `2026-10-21T` -> its first millisecond. Caches, filled by from_iso; hot normalisers look here first
+CLOCK: dict[str, int] = {}  # `00:04:49Z` and `00:04:49` -> milliseconds into the day
 _SHAPE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)\Z")
 
 
@@ -19,9 +19,9 @@ def from_iso(text: str) -> int:
 
     Raises: Reject, if the text is no time. Days and times of day are cached: a log repeats them.
     """
-    day = _days.get(text[:11])
+    day = DAYS.get(text[:11])
     if day is not None:
-        time = _clock.get(text[11:19])
+        time = CLOCK.get(text[11:19])
         if time is not None:
             rest = text[19:]
             if rest == "Z":
@@ -52,10 +52,10 @@ def _slow(text: str) -> int:
     result = int(stamp // 1) * 1000 + moment.microsecond // 1000
     if _SHAPE.match(text):
         midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-        if len(_days) > 10_000:
-            _days.clear()
-        _days[text[:11]] = int(midnight.timestamp()) * 1000
-        _clock[text[11:19]] = (moment.hour * 3600 + moment.minute * 60 + moment.second) * 1000
+        if len(DAYS) > 10_000:
+            DAYS.clear()
+        DAYS[text[:11]] = int(midnight.timestamp()) * 1000
+        CLOCK[text[11:19]] = CLOCK[text[11:19] + "Z"] = (moment.hour * 3600 + moment.minute * 60 + moment.second) * 1000
     return result
 
 

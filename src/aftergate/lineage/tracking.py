@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from aftergate.lineage.state import DAY_MS, Coverage, CredentialChange, Death, Identity, Life, Mint, Run, Use
-from aftergate.vocabulary import GAP_MS, NO_DETAIL, VOLUME_FLOOR, Actor, Bit, Detail, Event, Kind, Shape, Tag
+from aftergate.vocabulary import GAP_MS, NO_DETAIL, VOLUME_FLOOR, Actor, Bit, Detail, Event, Kind, Origin, Shape, Tag
 
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
@@ -42,6 +42,28 @@ B_GAP = int(Bit.GAP)
 B_VOLUME = int(Bit.VOLUME)
 B_NEW_COMBINATION = int(Bit.NEW_COMBINATION)
 B_AFTER_DEATH = int(Bit.AFTER_DEATH)
+_LIFE_PARTS = B_LIFE_NET | B_LIFE_AGENT | B_LIFE_ACTION | B_LIFE_CLIENT
+
+
+def _elsewhere(a: Origin, b: Origin) -> bool:
+    """True when two origins are known to be different networks: an unknown one, or another address of the same cloud, is no change of place."""
+    return a.ip is not None and b.ip is not None and a.net != b.net and (a.provider is None or a.provider != b.provider)
+
+
+def _session_bits(bits: int) -> int:
+    """The SESSION_* bits that say of a session what LIFE_* bits say of a credential."""
+    if not bits & _LIFE_PARTS:
+        return 0
+    mask = 0
+    if bits & B_LIFE_NET:
+        mask = B_SESSION_NET
+    if bits & B_LIFE_AGENT:
+        mask |= B_SESSION_AGENT
+    if bits & B_LIFE_ACTION:
+        mask |= B_SESSION_ACTION
+    if bits & B_LIFE_CLIENT:
+        mask |= B_SESSION_CLIENT
+    return mask
 
 
 class Facts:
@@ -175,7 +197,7 @@ class World:
                         up.last = now
                     previous = life.shape
                     if previous is not shape:
-                        if previous.origin is not shape.origin:
+                        if previous.origin is not shape.origin and _elsewhere(previous.origin, shape.origin):
                             mask = B_SWITCH
                         life.shape = shape
                     gap = now - life.last
@@ -189,7 +211,7 @@ class World:
                         before = session.shape
                         facts.session_previous = before
                         if before is not shape:
-                            if before.origin is not shape.origin:
+                            if before.origin is not shape.origin and _elsewhere(before.origin, shape.origin):
                                 mask |= B_SESSION_SWITCH
                             session.shape = shape
                         session.last = now
@@ -218,17 +240,19 @@ class World:
         return self._slow(event, key)
 
     def _slow(self, event: Event, key: str | None) -> Facts:
+        """Something is new: for the identity, for the credential, or at least for the session."""
         facts = self.facts
         shape = event.shape
         now = event.time
+        day_end = now - now % DAY_MS + DAY_MS
         mask = 0
         identity = self._by_actor.get(shape.actor)
         if identity is None:
             identity = self._identify(shape.actor, now)
             if not identity.count:
-                mask |= B_NEW_IDENTITY
+                mask = B_NEW_IDENTITY
         identity.count += 1
-        gap_identity = now - identity.last
+        gap = now - identity.last
         identity.last = now
         own = identity.uses.get(shape)
         if own is None:
@@ -236,83 +260,106 @@ class World:
                 self.coverage[shape.source] = Coverage(first=now)
                 self.first = self.first or now
             mask |= self._novel(identity, shape, now)
-            own = identity.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS)
+            own = identity.uses[shape] = Use(now, now, 1, 1, day_end)
             self._observe(event)
         else:
             own.count += 1
             own.last = now
             if now >= own.day_end:
                 own.days += 1
-                own.day_end = now - now % DAY_MS + DAY_MS
-        facts.previous = identity.shape
-        facts.session_previous = None
-        identity.shape = shape
+                own.day_end = day_end
         life: Life | None = None
         session: Life | None = None
-        gap = gap_identity
-        session_device = 0
+        session_previous: Shape | None = None
+        previous = identity.shape
+        identity.shape = shape
         if key is not None:
-            if event.session is not None and event.session != key:
-                session, more = self._use_session(event, identity, own)
-                mask |= more
-                session_device = more & B_SESSION_DEVICE
+            sid = event.session
+            device = 0
+            if sid is not None and sid != key:
+                session = self.lives.get(sid)
+                if session is None:
+                    session = self.lives[sid] = Life(sid, shape.source, now, now, shape)
+                    session.first_event = event.id
+                session.is_session = True
+                use = session.uses.get(shape)
+                if not session.count:
+                    mask |= B_SESSION_NEW
+                else:
+                    session_previous = session.shape
+                    if session_previous.origin is not shape.origin and _elsewhere(session_previous.origin, shape.origin):
+                        mask |= B_SESSION_SWITCH
+                    if use is None:
+                        bits = self._life_bits(session, shape)
+                        device = bits & B_SESSION_DEVICE
+                        mask |= device | _session_bits(bits)
+                if use is None:
+                    session.uses[shape] = Use(now, now, 1, 1, day_end, own, primary=False)
+                else:
+                    use.count += 1
+                    use.last = now
+                    if now >= use.day_end:
+                        use.days += 1
+                        use.day_end = day_end
+                session.shape = shape
+                session.last = now
+                session.count += 1
+                if session.identity is None:
+                    session.identity = identity
+                if session.death is not None:
+                    mask |= B_AFTER_DEATH
             life = self.lives.get(key)
             if life is None:
                 life = self.lives[key] = Life(key, shape.source, now, now, shape, is_session=event.credential is None)
                 life.first_event = event.id
-            facts.previous = life.shape if life.count else None
-            if not life.count:
+            count = life.count
+            if not count:
+                previous = None
                 mask |= B_NEW_LIFE
-                if life.mint is None:
-                    mask |= B_UNMINTED
                 if not life.is_session:
+                    if life.mint is None:
+                        mask |= B_UNMINTED
                     coverage = self.coverage[shape.source]
                     coverage.lives += 1
                     coverage.joined += life.mint is not None
                 gap = 0
-                life.identity = identity
-                life.first = min(life.first, now)
+                if now < life.first:
+                    life.first = now
+                if life.identity is None:
+                    life.identity = identity
+                life.uses[shape] = Use(now, now, 1, 1, day_end, own)
             else:
+                previous = life.shape
                 gap = now - life.last
                 if gap > GAP_MS:
                     mask |= B_GAP
-            use = life.uses.get(shape)
-            if use is None:
-                if life.count:
+                if previous.origin is not shape.origin and _elsewhere(previous.origin, shape.origin):
+                    mask |= B_SWITCH
+                use = life.uses.get(shape)
+                if use is None:
                     mask |= self._life_bits(life, shape)
-                life.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS, own)
-            else:
-                use.count += 1
-                use.last = now
-                if now >= use.day_end:
-                    use.days += 1
-                    use.day_end = now - now % DAY_MS + DAY_MS
-            if life.count and life.shape.origin is not shape.origin:
-                mask |= B_SWITCH
+                    life.uses[shape] = Use(now, now, 1, 1, day_end, own)
+                else:
+                    use.count += 1
+                    use.last = now
+                    if now >= use.day_end:
+                        use.days += 1
+                        use.day_end = day_end
             life.shape = shape
             life.last = now
-            life.count += 1
-            life.session_id = event.session
+            life.count = count + 1
+            life.session_id = sid
             life.session = session
-            if life.identity is None:
-                life.identity = identity
             if life.is_session:
-                if life.count == 1:
-                    mask |= B_SESSION_NEW
                 session = life
-                facts.session_previous = facts.previous
-                if mask & B_SWITCH:
+                session_previous = previous
+                if not count:
+                    mask |= B_SESSION_NEW
+                elif mask & B_SWITCH:
                     mask |= B_SESSION_SWITCH
-                if mask & B_LIFE_NET:
-                    mask |= B_SESSION_NET
-                if mask & B_LIFE_AGENT:
-                    mask |= B_SESSION_AGENT
-                if mask & B_LIFE_ACTION:
-                    mask |= B_SESSION_ACTION
-                if mask & B_LIFE_CLIENT:
-                    mask |= B_SESSION_CLIENT
-            else:
-                mask &= ~B_SESSION_DEVICE | session_device
+                mask |= _session_bits(mask)
+            elif mask & B_SESSION_DEVICE and not device:
+                mask &= ~B_SESSION_DEVICE
             if life.death is not None:
                 mask |= B_AFTER_DEATH
         if identity.death is not None:
@@ -325,6 +372,8 @@ class World:
         facts.identity = identity
         facts.life = life
         facts.session = session
+        facts.previous = previous
+        facts.session_previous = session_previous
         facts.gap_ms = gap
         detail = event.detail
         if detail is not None and shape.error is None and (shape.action.registers or detail.issued):
@@ -426,51 +475,6 @@ class World:
                 mask |= B_SESSION_DEVICE
             seen.add(device)
         return mask
-
-    def _use_session(self, event: Event, identity: Identity, own: Use) -> tuple[Life, int]:
-        sid = event.session
-        assert sid is not None
-        shape = event.shape
-        now = event.time
-        mask = 0
-        session = self.lives.get(sid)
-        if session is None:
-            session = self.lives[sid] = Life(sid, shape.source, now, now, shape, is_session=True)
-            session.first_event = event.id
-        session.is_session = True
-        self.facts.session_previous = session.shape if session.count else None
-        if not session.count:
-            mask |= B_SESSION_NEW
-        elif shape not in session.uses:
-            bits = self._life_bits(session, shape)
-            if bits & B_LIFE_NET:
-                mask |= B_SESSION_NET
-            if bits & B_LIFE_AGENT:
-                mask |= B_SESSION_AGENT
-            if bits & B_LIFE_ACTION:
-                mask |= B_SESSION_ACTION
-            if bits & B_LIFE_CLIENT:
-                mask |= B_SESSION_CLIENT
-            mask |= bits & B_SESSION_DEVICE
-        use = session.uses.get(shape)
-        if use is None:
-            session.uses[shape] = Use(now, now, 1, 1, now - now % DAY_MS + DAY_MS, own, primary=False)
-        else:
-            use.count += 1
-            use.last = now
-            if now >= use.day_end:
-                use.days += 1
-                use.day_end = now - now % DAY_MS + DAY_MS
-        if session.count and session.shape.origin is not shape.origin:
-            mask |= B_SESSION_SWITCH
-        session.shape = shape
-        session.last = now
-        session.count += 1
-        if session.identity is None:
-            session.identity = identity
-        if session.death is not None:
-            mask |= B_AFTER_DEATH
-        return session, mask
 
     def _volume(self, event: Event, identity: Identity) -> int:
         day = event.time - event.time % DAY_MS

@@ -63,9 +63,9 @@ def gather(options: Options, wanted: Mapping[str, tuple[set[str], set[str]]], im
     for batch in ordered(options):
         for event in batch:
             found: list[Story] = []
-            for key in (event.credential, event.session):
-                if key is not None:
-                    found += by_key.get(key, nobody)
+            for used in (event.credential, event.session):
+                if used is not None:
+                    found += by_key.get(used, nobody)
             if by_name:
                 actor = event.shape.actor
                 found += by_name.get(plain(actor.id), nobody)

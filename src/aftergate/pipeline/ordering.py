@@ -1,16 +1,20 @@
-"""Events of many inputs into one order: by time, source and id, whatever order they came in.
+"""Events of many inputs into one order: by time and id, whatever order they came in.
 
 Events wait until nothing earlier can come: an input that rises in time holds back `lateness_ms`; an input that does not, and one not yet begun,
-holds back everything from its first event on. So any shuffle within the allowed lateness gives the same order.
+holds back everything from its first event on. So any shuffle within the allowed lateness gives the same order. Where two records tell
+different things under one time and id, their content decides, never which came first.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from operator import attrgetter
+from typing import Any
 
 from aftergate.vocabulary import Event
 
 _KEY = attrgetter("time", "id", "part")
+_TIME = attrgetter("time")
 LATENESS_MS = 48 * 3_600_000
 LEAD = 1000  # the first event of a record has a part that is a multiple of this: so records are counted once
 
@@ -23,8 +27,7 @@ class Sequencer:
         self.duplicates = 0
         self.late = 0
         self._held: list[Event] = []
-        self._released = -(1 << 62)  # no event at or before this may come any more
-        self._tail: dict[tuple[str, str, int], int] = {}  # ids at the release boundary
+        self._last: tuple[int, str, int] | None = None  # where the order has got to: what comes before it now is late
 
     def add(self, events: list[Event]) -> None:
         self._held.extend(events)
@@ -36,42 +39,65 @@ class Sequencer:
         """All events before `watermark` (None: all), in order and without duplicates."""
         held = self._held
         held.sort(key=_KEY)
-        if watermark is None:
-            out, self._held = held, []
-        else:
-            low, high = 0, len(held)
-            while low < high:
-                middle = (low + high) // 2
-                if held[middle].time < watermark:
-                    low = middle + 1
-                else:
-                    high = middle
-            out, self._held = held[:low], held[low:]
-        return self._unique(out, watermark)
-
-    def _unique(self, events: list[Event], watermark: int | None) -> list[Event]:
-        kept: list[Event] = []
-        add = kept.append
-        before: Event | None = None
-        released = self._released
-        for event in events:
-            if before is not None and event.time == before.time and event.id == before.id and self._same(kept, event):
-                self.duplicates += event.part % LEAD == 0
-                continue
-            if event.time < released:
-                # later than allowed: tracked all the same, and counted
-                self.late += 1
-            add(event)
-            before = event
-        if watermark is not None:
-            self._released = max(released, watermark)
+        cut = len(held) if watermark is None else bisect_left(held, watermark, key=_TIME)
+        out, self._held = held[:cut], held[cut:]
+        if not out:
+            return out
+        if self._last is not None and _KEY(out[0]) <= self._last:
+            # later than allowed: tracked all the same, and counted
+            self.late += sum(_KEY(event) <= self._last for event in out)
+        kept = self._unique(out)
+        last = _KEY(kept[-1])
+        self._last = last if self._last is None else max(last, self._last)
         return kept
 
-    @staticmethod
-    def _same(kept: list[Event], event: Event) -> bool:
-        for other in reversed(kept):
-            if other.time != event.time or other.id != event.id:
-                return False
-            if other.part == event.part and other.shape.source == event.shape.source:
-                return True
-        return False
+    def _unique(self, events: list[Event]) -> list[Event]:
+        """Of sorted events, the first of each. Ties are rare, so only they are looked at closely."""
+        kept: list[Event] = []
+        add = kept.append
+        first = 0
+        size = len(events)
+        before = events[0]
+        for index in range(1, size):
+            event = events[index]
+            if event.time == before.time and event.id == before.id and event.part == before.part:
+                continue
+            if index - first == 1:
+                add(before)
+            else:
+                kept += self._settle(events[first:index])
+            first, before = index, event
+        if size - first == 1:
+            add(before)
+        else:
+            kept += self._settle(events[first:])
+        return kept
+
+    def _settle(self, tied: list[Event]) -> list[Event]:
+        """Of events with one time, id and part: one of each source, chosen and ordered by content."""
+        tied.sort(key=_content)
+        kept = [tied[0]]
+        for event in tied[1:]:
+            if event.shape.source == kept[-1].shape.source:
+                self.duplicates += event.part % LEAD == 0
+            else:
+                kept.append(event)
+        return kept
+
+
+def _content(event: Event) -> tuple[Any, ...]:
+    """What an event says, in an order that is the same in every run; the copy that the log had first comes first."""
+    shape = event.shape
+    return (
+        shape.source,
+        event.known_at or event.time,
+        shape.action.name,
+        shape.error or "",
+        event.credential or "",
+        event.session or "",
+        event.target or "",
+        event.size,
+        repr((shape.actor, shape.origin, shape.agent)),
+        repr((shape.client, shape.client_name, shape.resource, shape.device, shape.silent, shape.account)),
+        repr(event.detail),
+    )

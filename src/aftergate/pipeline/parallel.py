@@ -15,20 +15,15 @@ import msgspec
 from msgspec import Struct
 
 from aftergate.errors import AftergateError, ReadError
+from aftergate.events.enrich import Enricher
 from aftergate.events.interning import Interner
 from aftergate.events.wire import Packer, Unpacker
 from aftergate.pipeline.normalising import Normalising
-from aftergate.pipeline.reading import Fault, Input, split_ranges
-from aftergate.pipeline.scan import SHARE_BYTES, Options, Part, decode, make_enricher
+from aftergate.pipeline.reading import Fault, Input
+from aftergate.pipeline.scan import Options, Part, Unit, decode, make_enricher, units
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
-
-
-class _Unit(Struct, array_like=True):
-    input: int
-    start: int
-    end: int | None
 
 
 class _Message(Struct, array_like=True):
@@ -43,19 +38,7 @@ class _Message(Struct, array_like=True):
     tables: list[tuple[str, str]] | None = None
 
 
-def _units(inputs: Sequence[Input], order: Sequence[int]) -> list[_Unit]:
-    units: list[_Unit] = []
-    for number in order:
-        item = inputs[number]
-        parts = max(1, -(-item.size // SHARE_BYTES))
-        if item.path is not None and not item.packing and item.container == "ndjson" and parts > 1:
-            units.extend(_Unit(number, start, end) for start, end in split_ranges(item, parts))
-        else:
-            units.append(_Unit(number, 0, None))
-    return units
-
-
-def _work(pipe: Connection, inputs: Sequence[Input], units: Sequence[_Unit], options: Options) -> None:
+def _work(pipe: Connection, inputs: Sequence[Input], units: Sequence[Unit], options: Options) -> None:
     """A worker's life: decode its units in order, send each part, end."""
     import gc  # noqa: PLC0415  (worker only)
 
@@ -84,51 +67,73 @@ class Workers:
     def __init__(self, inputs: Sequence[Input], options: Options) -> None:
         self.inputs = inputs
         self.options = options
-        self.intern = Interner()
+        self.intern = Interner(Enricher(tables=False))
         self.tables: list[tuple[str, str]] = []
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
+        self._done = False
 
     def parts(self, order: Sequence[int]) -> Iterator[Part]:
         """The parts of all inputs in order.
 
         Raises: ReadError, if a worker ends without finishing its work.
         """
-        units = _units(self.inputs, order)
-        count = max(1, min(self.options.jobs, len(units)))
-        context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+        every = units(self.inputs, order)
+        shared = [unit for unit in every if self.inputs[unit.input].path is not None]
+        count = max(1, min(self.options.jobs, len(shared)))
+        fork = "fork" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("fork") if fork else multiprocessing.get_context("spawn")
         for number in range(count):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(theirs, self.inputs, units[number::count], self.options), daemon=True)
+            process = context.Process(target=_work, args=(theirs, self.inputs, shared[number::count], self.options), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
         pool: dict[object, object] = {}
         unpackers = [Unpacker(self.intern, pool) for _ in range(count)]
+        number = 0
+        for unit in every:
+            if self.inputs[unit.input].path is None:
+                yield from self._here(unit, pool)
+            else:
+                yield from self._received(self._pipes[number % count], unpackers[number % count])
+                number += 1
+        self._done = True
+
+    def _received(self, pipe: Connection, unpacker: Unpacker) -> Iterator[Part]:
+        """The parts of one unit, from the worker that has it."""
         decoder = msgspec.msgpack.Decoder(_Message)
-        for number in range(len(units)):
-            worker = number % count
-            pipe, unpacker = self._pipes[worker], unpackers[worker]
-            while True:
-                try:
-                    message = decoder.decode(pipe.recv_bytes())
-                    if message.error is not None:
-                        raise ReadError(message.error)
-                    if message.last:
-                        if message.tables:
-                            self.tables = message.tables
-                        break
-                    events = unpacker.unpack(pipe.recv_bytes())
-                except EOFError:
-                    raise ReadError("a decoding process ended early", hint="run again with --jobs 1 to see why") from None
-                yield Part(message.input, events, message.records, message.faults, message.done)
+        while True:
+            try:
+                message = decoder.decode(pipe.recv_bytes())
+                if message.error is not None:
+                    raise ReadError(message.error)
+                if message.last:
+                    if message.tables:
+                        self.tables = message.tables
+                    return
+                events = unpacker.unpack(pipe.recv_bytes())
+            except (EOFError, ConnectionError):
+                raise ReadError("a decoding process ended early", hint="run again with --jobs 1 to see why") from None
+            yield Part(message.input, events, message.records, message.faults, message.done)
+
+    def _here(self, unit: Unit, pool: dict[object, object]) -> Iterator[Part]:
+        """Standard input is this process's own: other processes see an empty one. Its events are interned like the workers'."""
+        normalising = Normalising(Interner(make_enricher(self.options)), self.options.source)
+        packer, unpacker = Packer(), Unpacker(self.intern, pool)
+        for part in decode(normalising, unit.input, self.inputs[unit.input], unit.start, unit.end):
+            part.events = unpacker.unpack(packer.pack(part.events))
+            yield part
+        self.tables = self.tables or list(normalising.intern.enrich.tables)
 
     def close(self) -> None:
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
+            if not self._done:
+                process.terminate()  # what it still has nobody wants
             process.join(timeout=5)
             if process.is_alive():
-                process.terminate()
+                process.kill()
                 process.join()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from operator import attrgetter
 from pathlib import Path
+from typing import Protocol
+from typing import Protocol
 
 from msgspec import Struct, field
 
@@ -18,7 +21,7 @@ from aftergate.events.enrich import Enricher
 from aftergate.events.interning import Interner
 from aftergate.pipeline.normalising import Normalising
 from aftergate.pipeline.ordering import LATENESS_MS, Sequencer
-from aftergate.pipeline.reading import Fault, Input, chunks, plan
+from aftergate.pipeline.reading import Fault, Input, chunks, plan, split_ranges
 from aftergate.vocabulary import Event
 
 _TIME = attrgetter("time")
@@ -71,6 +74,44 @@ class Counts(Struct):
 Progress = Callable[[int, int, int], None]  # bytes done, bytes in all, events
 
 
+class Unit(Struct, array_like=True):
+    """A stretch of one input that is decoded in one go."""
+
+    input: int
+    start: int
+    end: int | None
+
+
+def units(inputs: Sequence[Input], order: Sequence[int]) -> list[Unit]:
+    """The inputs in this order, large plain files in parts. The same whatever the number of processes, so the findings are too."""
+    made: list[Unit] = []
+    for number in order:
+        item = inputs[number]
+        parts = max(1, -(-item.size // SHARE_BYTES))
+        if item.path is not None and not item.packing and item.container == "ndjson" and parts > 1:
+            made.extend(Unit(number, start, end) for start, end in split_ranges(item, parts))
+        else:
+            made.append(Unit(number, 0, None))
+    return made
+
+
+class Decoder(Protocol):
+    """Where parts come from: this process, or several."""
+
+    @property
+    def tables(self) -> list[tuple[str, str]]: ...
+
+    def parts(self, order: Sequence[int]) -> Iterator[Part]: ...
+
+    def close(self) -> None: ...
+
+
+class Decoder(Protocol):
+    """Gives the decoded parts of all inputs, in the order asked for."""
+
+    def parts(self, order: Sequence[int]) -> Iterator[Part]: ...
+
+
 class Inline:
     """Decodes in this process."""
 
@@ -80,8 +121,8 @@ class Inline:
         self.normalising = Normalising(self.intern, options.source)
 
     def parts(self, order: Sequence[int]) -> Iterator[Part]:
-        for number in order:
-            yield from decode(self.normalising, number, self.inputs[number])
+        for unit in units(self.inputs, order):
+            yield from decode(self.normalising, unit.input, self.inputs[unit.input], unit.start, unit.end)
 
     @property
     def tables(self) -> list[tuple[str, str]]:
@@ -104,7 +145,7 @@ def decode(normalising: Normalising, number: int, source: Input, start: int = 0,
         faults = list(chunk.faults)
         faults.extend(Fault(chunk.name, chunk.offset(a.index), a.reason, a.record) for a in aside)
         good = {slug: count - before.get(slug, 0) for slug, count in normalising.counts.items() if count > before.get(slug, 0)}
-        yield Part(number, events, good, faults, chunk.done)
+        yield Part(number, events, good, faults, start + chunk.done)
 
 
 def scan(
@@ -128,7 +169,7 @@ def scan(
     if options.jobs > 1:
         from aftergate.pipeline.parallel import Workers  # noqa: PLC0415  (multiprocessing only where asked for)
 
-        decoder: Inline | Workers = Workers(inputs, options)
+        decoder: Decoder = Workers(inputs, options)
     else:
         decoder = Inline(inputs, options)
     enabled = gc.isenabled()
@@ -157,7 +198,7 @@ def ordered(options: Options) -> Iterator[list[Event]]:
 
 
 def _in_order(
-    decoder: Inline | object,
+    decoder: Decoder,
     inputs: Sequence[Input],
     options: Options,
     counts: Counts,
@@ -165,7 +206,7 @@ def _in_order(
     progress: Progress | None,
 ) -> Iterator[list[Event]]:
     sequencer = Sequencer(options.lateness_ms)
-    starts = peek(inputs, options) if len(inputs) > 1 else {0: None}
+    starts: dict[int, int | None] = peek(inputs, options) if len(inputs) > 1 else {0: None}
     order = sorted(range(len(inputs)), key=lambda n: (starts.get(n) is None, starts.get(n) or 0, n))
     floor = _floors(order, starts, options.lateness_ms)
     current = -1
@@ -173,7 +214,7 @@ def _in_order(
     rising = True
     done_before = 0
     fresh = 0
-    for part in decoder.parts(order):  # type: ignore[attr-defined]
+    for part in decoder.parts(order):
         if part.input != current:
             if current >= 0:
                 done_before += inputs[current].size
@@ -187,26 +228,23 @@ def _in_order(
             for fault in part.faults:
                 set_aside(fault)
         if part.faults and options.strict:
-            fault = part.faults[0]
+            fault = min(part.faults, key=lambda f: f.offset)
             raise ReadError(
                 fault.reason, where=f"{fault.name}, byte {fault.offset}", hint="without --strict such records are set aside and counted"
             )
         events = part.events
         if events:
-            times = list(map(_TIME, events))
-            low, high = min(times), max(times)
-            if newest is not None and low < newest - options.lateness_ms:
-                rising = False
-            newest = high if newest is None else max(newest, high)
+            newest, in_order = _advance(list(map(_TIME, events)), newest, options.lateness_ms)
+            rising = rising and in_order
             sequencer.add(events)
             fresh += len(events)
         if fresh >= RELEASE_EVERY and rising and newest is not None:
-            fresh = 0
             bound = newest - options.lateness_ms
             later = floor[part.input]
             if later is not None:
                 bound = min(bound, later)
             if bound > -(1 << 61):
+                fresh = 0
                 ready = sequencer.release(bound)
                 if ready:
                     yield ready
@@ -215,6 +253,24 @@ def _in_order(
     yield sequencer.release(None)
     counts.duplicates = sequencer.duplicates
     counts.late = sequencer.late
+
+
+def _advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[int, bool]:
+    """How far a part takes its input in time, and whether the input still rises, give or take the lateness.
+
+    The latest tenth of a part's events does not count for the first, and a tenth that comes too late not against the second: a few
+    records with a wrong clock neither push everything out nor hold everything back.
+    """
+    reached = sorted(times)[(len(times) - 1) * 9 // 10]
+    if newest is None or reached > newest:
+        before = newest if newest is not None else times[0]
+        newest = reached
+    else:
+        before = newest
+    if max(times) - min(times) > lateness_ms or min(times) < before - lateness_ms:
+        late = sum(min(high, newest) - time > lateness_ms for time, high in zip(times, accumulate(times, max, initial=before), strict=False))
+        return newest, late * 10 <= len(times)
+    return newest, True
 
 
 def _floors(order: Sequence[int], starts: dict[int, int | None], lateness_ms: int) -> dict[int, int | None]:
@@ -230,22 +286,44 @@ def _floors(order: Sequence[int], starts: dict[int, int | None], lateness_ms: in
 
 
 def peek(inputs: Sequence[Input], options: Options) -> dict[int, int | None]:
-    """The earlier of the first and last event time in each input's first chunk; None where nothing there can be read."""
-    normalising = Normalising(Interner(), options.source)
-    starts: dict[int, int | None] = {}
-    for number, source in enumerate(inputs):
-        starts[number] = None
-        if source.path is None:
-            continue
-        for chunk in chunks(source):
-            if not chunk.lines:
-                continue
-            events: list[Event] = []
-            normalising.run([chunk.lines[0], chunk.lines[-1]], events)
-            if events:
-                starts[number] = min(e.time for e in events)
+    """Where in time each input begins, from a few records of its first chunk. None where that cannot be known: nothing there can be read, it is
+    a pipe (looking would use it up), or its times fall, so that it begins at its unseen end."""
+    normalising = Normalising(Interner(Enricher(tables=False)), options.source)
+    return {number: _start(source, normalising) if source.path is not None and source.size else None for number, source in enumerate(inputs)}
+
+
+def _start(source: Input, normalising: Normalising) -> int | None:
+    first: list[bytes] | None = None
+    whole = True
+    for chunk in chunks(source):
+        if first is not None:
+            whole = False
             break
-    return starts
+        first = chunk.lines or None
+    if first is None:
+        return None
+    times: list[int] = []
+    for line in first:
+        _note(line, normalising, times)
+        if times or len(first) > 200 and line is first[200]:
+            break
+    step = max(1, len(first) // 20)
+    for line in [*first[step:-1:step], first[-1]]:
+        _note(line, normalising, times)
+    if not times:
+        return None
+    falls = sum(b < a for a, b in pairwise(times))
+    rises = sum(b > a for a, b in pairwise(times))
+    if falls > 4 * rises and not whole:
+        return None
+    return min(times)
+
+
+def _note(line: bytes, normalising: Normalising, times: list[int]) -> None:
+    events: list[Event] = []
+    normalising.run([line], events)
+    if events:
+        times.append(min(map(_TIME, events)))
 
 
 def source_titles(slugs: Iterable[str]) -> dict[str, str]:

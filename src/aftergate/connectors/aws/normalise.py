@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from aftergate.connectors.aws.operations import describe, operation_name
 from aftergate.connectors.base import Source
 from aftergate.errors import NotMine, Reject
-from aftergate.events.clock import from_iso
+from aftergate.events.clock import CLOCK, DAYS, from_iso
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import NO_ORIGIN, Actor, Agent, Change, Detail, Event, Kind, Origin, Shape, Tag, Target
 
@@ -66,6 +66,21 @@ class _Who(Struct, gc=False):
     onBehalfOf: _BehalfOf | None = None  # noqa: N815
 
 
+class _Known(Struct, gc=False):
+    """Enough of `userIdentity` to know a caller again; the rest is decoded once for each."""
+
+    arn: str | None = None
+    accessKeyId: str | None = None  # noqa: N815
+    principalId: str | None = None  # noqa: N815
+    invokedBy: str | None = None  # noqa: N815
+    userName: str | None = None  # noqa: N815
+    accountId: str | None = None  # noqa: N815
+
+
+class _Full(Struct, gc=False):
+    userIdentity: _Who | None = None  # noqa: N815
+
+
 class _Record(Struct, gc=False):
     eventID: str | None = None  # noqa: N815
     eventTime: str | None = None  # noqa: N815
@@ -75,11 +90,10 @@ class _Record(Struct, gc=False):
     userAgent: str | None = None  # noqa: N815
     errorCode: str | None = None  # noqa: N815
     recipientAccountId: str | None = None  # noqa: N815
-    userIdentity: Raw = EMPTY  # noqa: N815
+    userIdentity: _Known | None = None  # noqa: N815
     requestParameters: Raw = EMPTY  # noqa: N815
     responseElements: Raw = EMPTY  # noqa: N815
     additionalEventData: Raw = EMPTY  # noqa: N815
-    serviceEventDetails: Raw = EMPTY  # noqa: N815
     sharedEventID: str | None = None  # noqa: N815
     vpcEndpointId: str | None = None  # noqa: N815
     sessionCredentialFromConsole: str | bool | None = None  # noqa: N815
@@ -143,6 +157,7 @@ _GRANTS = {
     "AssumeRole": "assume_role", "AssumeRoleWithWebIdentity": "web_identity", "AssumeRoleWithSAML": "saml", "AssumeRoot": "assume_role",
     "GetSessionToken": "session_token", "GetFederationToken": "federation_token", "GetRoleCredentials": "sso",
 }  # fmt: skip
+_SPLIT = frozenset({"ec2:DescribeInstanceAttribute"})  # calls whose parameter decides what they do
 _RUN = re.compile(r"(?<!\d)(\d{6,19})(?:[-_.](\d{1,3}))?(?!\d)")
 _INSTANCE = re.compile(r"i-[0-9a-f]{8,17}\Z")
 _AWS_SECRET_KEYS = frozenset({"sessionToken", "secretAccessKey", "password", "SecretString", "secretString", "SAMLAssertion", "webIdentityToken"})
@@ -162,8 +177,8 @@ class CloudTrail:
     def __init__(self, intern: Interner) -> None:
         self.intern = intern
         self._decode = msgspec.json.Decoder(_Record).decode
-        self._who = msgspec.json.Decoder(_Who).decode
-        self._callers: dict[bytes, _Caller] = {}
+        self._full = msgspec.json.Decoder(_Full).decode
+        self._callers: dict[tuple[str | None, ...], _Caller] = {}
         self._nobody = _Caller(intern.actor("unidentified caller"), None, None, {})
         self._shapes: dict[tuple[Actor, str], dict[tuple[str | None, ...], tuple[Shape, bool]]] = {}
         self._sent = msgspec.json.Decoder(_Sent | None).decode
@@ -178,16 +193,20 @@ class CloudTrail:
         moment = record.eventTime
         if name is None or moment is None or record.eventSource is None:
             raise NotMine("not a CloudTrail record: `eventName`, `eventTime` or `eventSource` is missing")
-        identity = bytes(record.userIdentity)
-        caller = self._callers.get(identity)
-        if caller is None:
-            caller = self._caller(identity)
+        who = record.userIdentity
+        if who is None:
+            caller = self._nobody
+        else:
+            known = (who.arn, who.accessKeyId, who.principalId, who.invokedBy, who.userName, who.accountId)
+            caller = self._callers.get(known) or self._caller(known, line)
         key = (record.eventSource, name, record.sourceIPAddress, record.userAgent, record.errorCode, record.recipientAccountId)
         found = caller.shapes.get(key)
         if found is None:
             found = self._shape(caller, record, key)
         shape, needs_detail = found
-        event = Event(from_iso(moment), record.eventID or self._no_id(line), shape, caller.credential, caller.session)
+        day, clock = DAYS.get(moment[:11]), CLOCK.get(moment[11:])
+        time = day + clock if day is not None and clock is not None else from_iso(moment)
+        event = Event(time, record.eventID or self._no_id(line), shape, caller.credential, caller.session)
         if needs_detail:
             self._fill(event, record, caller)
         return event
@@ -198,14 +217,12 @@ class CloudTrail:
 
         return hashlib.sha256(line).hexdigest()[:32]
 
-    def _caller(self, raw: bytes) -> _Caller:
-        who = self._who(raw) if raw and raw != b"null" else None
-        if who is None:
-            return self._nobody
-        made = self._make_caller(who)
+    def _caller(self, known: tuple[str | None, ...], line: bytes) -> _Caller:
+        who = self._full(line).userIdentity
+        made = self._make_caller(who) if who is not None else self._nobody
         if len(self._callers) > 500_000:
             self._callers.clear()
-        self._callers[raw] = made
+        self._callers[known] = made
         return made
 
     def _make_caller(self, who: _Who) -> _Caller:
@@ -272,7 +289,7 @@ class CloudTrail:
         shape = self.intern.shape(
             SLUG, action, caller.actor, origin, agent, record.errorCode, silent=silent, account=record.recipientAccountId or caller.actor.account
         )
-        needs = bool(action.tags) or action.kind in (
+        needs = bool(action.tags) or name in _SPLIT or action.kind in (
             Kind.TOKEN_ISSUE, Kind.TOKEN_EXCHANGE, Kind.SIGN_IN, Kind.DATA_READ, Kind.IDENTITY_LIFECYCLE, Kind.CREDENTIAL_CREATE
         )
         made = (shape, needs)
@@ -306,6 +323,11 @@ class CloudTrail:
             self._sts(event, record, caller)
             return
         request = _object(record.requestParameters)
+        if action.name in _SPLIT:
+            if request.get("attribute") != "userData":
+                return
+            self._rename(event, f"{action.name}.userData")
+            action = event.shape.action
         response = _object(record.responseElements)
         service, _, call = action.name.partition(":")
         detail = Detail(mfa=caller.mfa, linked=record.sharedEventID, subject=caller.subject, issuer=caller.provider)
@@ -408,9 +430,12 @@ class CloudTrail:
         """`UpdateAccessKey` ends or revives a key: the status tells, so it becomes part of the action's name."""
         status = request.get("status")
         if status in ("Active", "Inactive"):
-            old = event.shape
-            action = self.intern.action(SLUG, f"iam:UpdateAccessKey.{status}", describe)
-            event.shape = self.intern.shape(SLUG, action, old.actor, old.origin, old.agent, old.error, silent=old.silent, account=old.account)
+            self._rename(event, f"iam:UpdateAccessKey.{status}")
+
+    def _rename(self, event: Event, name: str) -> None:
+        old = event.shape
+        action = self.intern.action(SLUG, name, describe)
+        event.shape = self.intern.shape(SLUG, action, old.actor, old.origin, old.agent, old.error, silent=old.silent, account=old.account)
 
     @staticmethod
     def _console(detail: Detail, params: dict[str, Any], call: str, record: _Record, response: dict[str, Any]) -> None:

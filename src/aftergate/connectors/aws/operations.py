@@ -75,6 +75,7 @@ def _table() -> dict[str, Entry]:
     add(K.SECRET_READ, "read", (T.SECRET_READ,), "secretsmanager", "GetSecretValue BatchGetSecretValue")
     add(K.SECRET_READ, "read", (T.SECRET_READ,), "ssm", "GetParameter GetParameters GetParametersByPath GetParameterHistory")
     add(K.SECRET_READ, "read", (T.SECRET_READ,), "ec2", "GetPasswordData")
+    add(K.SECRET_READ, "read", (T.SECRET_READ,), "ec2", "DescribeInstanceAttribute.userData")  # start-up scripts are full of passwords
     add(K.SECRET_READ, "read", (T.SECRET_READ,), "redshift", "GetClusterCredentials GetClusterCredentialsWithIAM")
     add(K.SECRET_READ, "read", (T.SECRET_READ,), "lightsail", "GetInstanceAccessDetails DownloadDefaultKeyPair GetRelationalDatabaseMasterUserPassword")
     add(K.SECRET_READ, "read", (T.SECRET_READ,), "codeartifact", "GetAuthorizationToken")

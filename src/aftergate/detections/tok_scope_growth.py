@@ -1,0 +1,162 @@
+"""A refresh, exchange or new consent yields more than the grant before it."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from aftergate.detections.api import Meta, Rule, on, subject_of
+from aftergate.detections.reasoning import place, when, who
+from aftergate.lineage.tracking import Facts
+from aftergate.vocabulary import Bit, Event, Kind, Severity, Subject, Tag
+
+HISTORY = 3  # grants of one client before a new scope means growth
+SPREAD = 3  # other identities with the same scope through the same client: the application's new version
+_ADMIN = re.compile(
+    r"(?:[.:_/-]|^)(?:manage|admin|root|owner|sudo|full_?access|impersonat\w*)(?:$|[.:_/-])|okta\.\w+\.manage|accessasuser\.all|full_access_as"
+    r"|(?:directory|rolemanagement|approleassignment|application|policy|user|group|groupmember|organization|domain|files|sites|mail|mailboxsettings"
+    r"|privilegedaccess|authenticationmethod|userauthenticationmethod|device\w*|identity\w*|conditionalaccess|synchronization|exchange)\.\w*(?:readwrite|manage|write)"
+    r"\w*\.(?:all|directory|ownedby|exchange)|sites\.fullcontrol|mail\.send\b.*all|auth/(?:admin\b|cloud-platform|drive$|gmail\.settings)"
+    r"|mail\.google\.com|^(?:cloud-platform|drive$|admin(?:\.|:)|write:org|admin:\w+|delete_repo|site_admin)",
+    re.IGNORECASE,
+)
+_READ_ONLY = re.compile(r"readonly|\.read(?:$|\.(?!write))|^read:|:read$|_read$|\.read$|\bread\b|view|list|introspect", re.IGNORECASE)
+_WRITE = re.compile(r"write|modify|edit|update|create|delete|send|post|publish|deploy|insert|upload|approve|pay|transfer|execute|compose|workflow|^repo$", re.IGNORECASE)
+_CLAIMS = frozenset(
+    "openid profile email phone address offline_access offline groups roles web-origins microprofile-jwt acr basic online user.read userinfo.email "
+    "userinfo.profile device_sso".split()
+)
+_WORDS = {3: "administrative", 2: "writing", 1: "reading"}
+
+
+class Grants(Struct):
+    """What a client was granted so far."""
+
+    count: int
+    first: int
+    scopes: set[str]
+    weight: int
+    event: str
+
+
+def weight(scope: str) -> int:
+    """0 claims about the person, 1 reading, 2 writing, 3 administration or everything."""
+    low = scope.lower().rstrip("/")
+    short = low.rpartition("/")[2]
+    if low in _CLAIMS or short in _CLAIMS or low.endswith(("/.default", ":openid")):
+        return 0
+    if _ADMIN.search(low) and not _READ_ONLY.search(short):
+        return 3
+    if _WRITE.search(short):
+        return 2
+    return 1
+
+
+class Detection(Rule):
+    meta = Meta(
+        slug="tok-scope-growth",
+        title="Token with more rights than the client ever asked for",
+        severity="medium",
+        about=(
+            "A refresh, an exchange or a renewed consent gave a client rights that its grants never had, and of a heavier kind: writing where it "
+            "read, administration where it wrote. Rights are weighed, not counted."
+        ),
+        attack=("T1098.003", "T1550.001"),
+        nhi=("NHI5",),
+        needs=(("scopes",),),
+        traps=(
+            "New claims about the person (profile, phone) and further reading rights weigh nothing.",
+            "A new version of an application: other people have granted it the same right, so it is the application's growth, not this grant's.",
+            "A suite's incremental consent by a person, below administration: low.",
+        ),
+        blind=("The first grant of a client has nothing to compare with; consent rules judge it.",),
+        recommended=(
+            "Remove the added right from the grant or the client",
+            "Ask the client's owner who requested it",
+            "Revoke the tokens issued with it",
+        ),
+    )
+    # token issues and consents bring something new each; of Graph calls only the first with a token
+    subscriptions = (
+        on(kinds=[Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE, Kind.CONSENT]),
+        on(tags=[Tag.CONSENT]),
+        on(sources=("graph.", "github", "oauth."), bits=Bit.NEW_LIFE),
+    )
+
+    def start(self) -> None:
+        self.grants: dict[tuple[str, str], Grants] = {}
+        self.holders: dict[tuple[str, str], set[str]] = {}  # (client, scope) -> identities, of heavy scopes
+        self.raised: dict[str, tuple[str, ...]] = {}  # finding -> the scopes it is about
+
+    def step(self, event: Event, facts: Facts) -> None:
+        detail = event.detail
+        if detail is None or not detail.scopes or event.shape.error is not None:
+            return
+        consent = event.kind is Kind.CONSENT or Tag.CONSENT in event.action.tags
+        client = event.shape.client or (event.target if consent else None) or ""
+        owner = facts.identity.id if not consent else client or facts.identity.id
+        key = (owner, client)
+        scopes = set(detail.scopes)
+        heavy = max(weight(s) for s in scopes)
+        held = self.grants.get(key)
+        if held is not None:
+            self._judge(event, facts, held, scopes, client, consent)
+        if heavy >= 2:
+            for scope in scopes:
+                if weight(scope) >= 2:
+                    self.holders.setdefault((client, scope), set()).add(facts.identity.id)
+        if held is None:
+            self.grants[key] = Grants(1, event.time, scopes, heavy, event.id)
+        else:
+            held.count += 1
+            held.event = event.id
+            held.weight = max(held.weight, heavy)
+            if len(held.scopes) < 400:
+                held.scopes |= scopes
+
+    def _judge(self, event: Event, facts: Facts, held: Grants, scopes: set[str], client: str, consent: bool) -> None:
+        fresh = sorted(s for s in scopes - held.scopes if weight(s) > held.weight)
+        found = self.book.get(self.meta.slug, self._key(facts, client, consent))
+        if not fresh:
+            if found is not None and found.severity != "low" and scopes & set(self.raised.get(found.id, ())):
+                self._again(event, facts, found.subject, client, consent)
+            return
+        grew = max(weight(s) for s in fresh)
+        parent = facts.life.mint.detail if facts.life is not None and facts.life.mint is not None else None
+        beyond = event.kind in (Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE) and parent is not None and bool(parent.scopes)
+        if grew < 2 or (held.count < HISTORY and not beyond and not consent):
+            return
+        person = facts.identity.kind == "human" and not consent
+        severity: Severity = "high" if grew >= 3 else "medium"
+        traps: list[str] = []
+        others = max(len(self.holders.get((client, s), set()) - {facts.identity.id}) for s in fresh)
+        if others >= SPREAD and not beyond:
+            severity = "low"
+            traps.append(f"{others} other identities granted the same right to this client before")
+        elif person and grew < 3 and not beyond:
+            severity = "low"
+            traps.append("incremental consent by a person")
+        named = event.shape.client_name or client or who(event)
+        made = self.report(
+            self._key(facts, client, consent),
+            event,
+            severity=severity,
+            narrative=(
+                f"{named} got {_WORDS[grew]} rights ({', '.join(fresh[:4])}) at {when(event.time)} from {place(event.origin)}; its {held.count} "
+                f"grants since {when(held.first)} held at most {_WORDS.get(held.weight, 'identity')} ones."
+            ),
+            subject=subject_of(facts.identity, event, identities=[client or None], credentials=event.d.issued),
+            evidence=[event.id, held.event],
+            traps=traps,
+        )
+        self.raised[made.id] = tuple(fresh)
+
+    def _key(self, facts: Facts, client: str, consent: bool) -> str:
+        return f"{client or facts.identity.id}|{'consent' if consent else facts.identity.id}"
+
+    def _again(self, event: Event, facts: Facts, subject: Subject, client: str, consent: bool) -> None:
+        """Further tokens with the added rights belong to the same finding."""
+        found = self.book.findings[self.meta.slug, self._key(facts, client, consent)]
+        subject.credential.extend(c for c in event.d.issued if c not in subject.credential and len(subject.credential) < 24)
+        self.report(self._key(facts, client, consent), event, severity=found.severity, narrative=found.narrative, subject=subject)

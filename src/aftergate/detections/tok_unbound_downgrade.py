@@ -1,0 +1,108 @@
+"""A client that always used bound tokens succeeds with one that anybody could carry."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from aftergate.detections.api import Meta, Rule, on, subject_of
+from aftergate.detections.reasoning import RENTED, org_egress, place, strangeness, when, who
+from aftergate.lineage.tracking import Facts
+from aftergate.vocabulary import Event, Kind, Severity
+
+ENOUGH = 3  # bound tokens before an unbound one means anything
+
+
+class Bound(Struct, gc=False):
+    """What one client of one identity showed so far."""
+
+    count: int = 0
+    first: int = 0
+    last_event: str = ""
+    unbound: int = 0
+    said: bool = False  # the log says `unbound`, so silence is not it
+    actions: set[str] | None = None
+    devices: set[str] | None = None
+
+
+class Detection(Rule):
+    meta = Meta(
+        slug="tok-unbound-downgrade",
+        title="Bound client succeeds with an unbound token",
+        severity="high",
+        about=(
+            "This client tied its tokens to the device or to a key (token protection, DPoP, mutual TLS) and now gets on with a plain bearer token. "
+            "A stolen refresh token or cookie looks like this, because the thief does not hold the key."
+        ),
+        attack=("T1550.001", "T1528"),
+        nhi=("NHI4",),
+        needs=(("binding", "client"),),
+        traps=(
+            "An application that cannot bind comes into use: it has no bound history of its own.",
+            "A client rolled back to a version that does not bind, on the same device in a known network: low.",
+        ),
+        blind=("Issuers that do not log how a token is bound.",),
+        recommended=(
+            "Revoke the user's refresh tokens for this client",
+            "Ask whether the client was downgraded on the person's device",
+            "Require bound tokens for this client by policy",
+        ),
+    )
+    # sign-ins and token issues bring a new token each and are never repeated events; the work is one look-up
+    subscriptions = (
+        on(kinds=[Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE]),
+    )
+
+    def start(self) -> None:
+        self.held: dict[tuple[str, str], Bound] = {}
+
+    def step(self, event: Event, facts: Facts) -> None:
+        detail = event.detail
+        shape = event.shape
+        if detail is None or shape.error is not None:
+            return
+        binding = detail.binding
+        key = (facts.identity.id, shape.client or "")
+        held = self.held.get(key)
+        if binding == "bound":
+            if held is None:
+                held = self.held[key] = Bound(first=event.time, actions=set(), devices=set())
+            held.count += 1
+            held.last_event = event.id
+            assert held.actions is not None and held.devices is not None
+            held.actions.add(shape.action.name)
+            if shape.device is not None:
+                held.devices.add(shape.device)
+            return
+        if held is None:
+            return
+        if binding == "unbound":
+            held.said = True
+        elif held.said or shape.source.startswith("entra.") or held.actions is None or shape.action.name not in held.actions:
+            return  # silence means an unbound token only where bound ones of the same operation were marked
+        self._judge(event, facts, held)
+
+    def _judge(self, event: Event, facts: Facts, held: Bound) -> None:
+        held.unbound += 1
+        if held.count < ENOUGH or held.unbound > held.count:
+            return
+        shape = event.shape
+        severity: Severity = "high"
+        traps: list[str] = []
+        assert held.devices is not None
+        same_device = shape.device is not None and shape.device in held.devices
+        odd = strangeness(self.world, facts.identity, event).score >= 2 or shape.origin.network in RENTED
+        if not odd or org_egress(self.world, shape.origin, facts.identity):
+            severity = "low" if same_device or not held.devices or not shape.origin.known else "medium"
+            traps.append("same device in a known network: the client may have been rolled back" if same_device else "a known network")
+        self.report(
+            f"{facts.identity.id}|{shape.client}|{shape.origin.net}",
+            event,
+            severity=severity,
+            narrative=(
+                f"{shape.client_name or shape.client or 'A client'} of {who(event)} had used only bound tokens since {when(held.first)} "
+                f"({held.count} times) and succeeded with an unbound one from {place(shape.origin)}."
+            ),
+            subject=subject_of(facts.identity, event, credentials=event.d.issued[:1]),
+            evidence=[event.id, held.last_event],
+            traps=traps,
+        )

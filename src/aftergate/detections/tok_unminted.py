@@ -1,0 +1,203 @@
+"""A token is used whose id the issuer never logged, while the issuer's log is complete for that time."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from aftergate.detections.api import Meta, Rule, on, subject_of
+from aftergate.detections.reasoning import place, strangeness, when, who
+from aftergate.lineage.state import DAY_MS, HOUR_MS, MINUTE_MS, Life
+from aftergate.lineage.tracking import Facts
+from aftergate.vocabulary import Bit, Event, Kind, Severity
+
+# logs whose short-lived tokens have ids both where they are issued and where they are used, and the log that issues
+_ISSUERS = {"kubernetes.audit": "kubernetes.audit", "graph.activity": "entra", "m365.audit": "entra", "keycloak": "keycloak",
+            "oauth.server": "oauth.server", "auth0": "auth0", "aws.cloudtrail": "aws.cloudtrail"}
+_SURE = frozenset({"kubernetes.audit", "keycloak", "oauth.server"})  # every mint is a row of its own
+ENOUGH = 30  # tokens with a known mint, before a missing one means anything
+LONGEST_MS = 7 * DAY_MS
+_MINTS = [Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE, Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.DEVICE_CODE_APPROVAL]
+
+
+class Unborn(Struct, gc=False):
+    """A token first used without a known mint."""
+
+    event: Event
+    issuer: str
+    cohort: str
+    group: str  # misses of one identity from one network count as one
+    since: int  # when it was minted, by what the record says, else 0
+    strange: bool
+    owner: str
+    later: list[str]
+
+
+class Detection(Rule):
+    meta = Meta(
+        slug="tok-unminted",
+        title="Token in use that the issuer never issued",
+        severity="critical",
+        about=(
+            "Every token of this kind was seen being issued, except this one. A token out of nowhere means a stolen signing key, a second issuer "
+            "that is trusted, or a way around the issuer. It is reported only for issuers whose mints are complete, with the measured share."
+        ),
+        attack=("T1606.002", "T1606.001", "T1550.001"),
+        nhi=("NHI2", "NHI4"),
+        needs=(("token.mint", "credential"),),
+        traps=(
+            "Tokens older than the log, or born in a gap of the log: unknown, not missing.",
+            "Issuers that do not log every mint (console keys, first-party flows, merged rows): several unexplained tokens silence the rule.",
+            "Entra merges equal rows: there only a token from a strange network counts.",
+        ),
+        blind=("Issuers with incomplete logs", "Long-lived keys and offline tokens, which are older than any log"),
+        recommended=(
+            "Find out which key signed the token and who could read that key",
+            "Rotate the issuer's signing key",
+            "Revoke what was done with the token and what was issued to it",
+        ),
+    )
+    # mints come with a new id each and are never repeated events; the first subscription marks the hours with mints
+    subscriptions = (on(kinds=_MINTS), on(bits=Bit.UNMINTED | Bit.LIFE_IP | Bit.LIFE_ACTION))
+
+    def start(self) -> None:
+        self.hours: dict[str, set[int]] = {}
+        self.unborn: dict[str, Unborn] = {}
+
+    def step(self, event: Event, facts: Facts) -> None:
+        issuer = _ISSUERS.get(event.source) or ("entra" if event.source.startswith("entra.") else "")
+        if not issuer:
+            return
+        if event.kind in _MINTS:
+            self.hours.setdefault(issuer, set()).add(event.time // HOUR_MS)
+        name = event.credential
+        if name is None or not event.ok or event.source not in _ISSUERS:
+            return
+        held = self.unborn.get(name)
+        if held is not None:
+            if len(held.later) < 40:
+                held.later.append(event.id)
+            return
+        if not facts.has(Bit.UNMINTED) or facts.life is None or event.actor.first_party or facts.identity.actor.first_party:
+            return
+        params = event.d.params or {}
+        if str(params.get("refresh_token_type", "")).lower() == "offline":
+            return
+        cohort = _cohort(name, event, facts.identity.id)
+        if cohort is None:
+            return
+        age = params.get("age_of_refresh_token")
+        seconds = int(age) if isinstance(age, int | str) and str(age).isdigit() else None
+        since = event.d.token_issued_at or (event.time - seconds * 1000 if seconds is not None else 0)
+        self.unborn[name] = Unborn(
+            event, issuer, cohort, f"{facts.identity.id}|{event.origin.net}", since,
+            strangeness(self.world, facts.identity, event).score >= 2, facts.identity.id, [],
+        )
+
+    def finish(self) -> None:
+        missing = {name: held for name, held in self.unborn.items() if self._without_mint(name)}
+        if not missing:
+            return
+        wanted = {held.cohort for held in missing.values()}
+        joined = dict.fromkeys(wanted, 0)
+        longest = dict.fromkeys(wanted, HOUR_MS)
+        own: dict[str, int] = {}
+        for name, life in self.world.lives.items():
+            mint = life.mint
+            if mint is None or not life.count or life.is_session or life.identity is None:
+                continue
+            cohort = _cohort_of(name, life)
+            if cohort not in joined:
+                continue
+            joined[cohort] += 1
+            own[life.identity.id] = own.get(life.identity.id, 0) + 1
+            span = max(life.last - mint.time, (mint.expires_at or 0) - mint.time)
+            if span < LONGEST_MS:
+                longest[cohort] = max(longest[cohort], span)
+        told = [(name, held) for name, held in missing.items() if self._expected(held, longest[held.cohort])]
+        for cohort in sorted(wanted):
+            mine = [(name, held) for name, held in told if held.cohort == cohort]
+            groups = {held.group for _, held in mine}
+            count = joined[cohort]
+            if count < ENOUGH or not mine or len(groups) > (2 if count >= 300 else 1):
+                continue
+            for name, held in mine:
+                self._tell(name, held, count, len(mine), own.get(held.owner, 0))
+
+    def _without_mint(self, name: str) -> bool:
+        life = self.world.lives.get(name)
+        return life is not None and life.mint is None
+
+    def _expected(self, held: Unborn, longest: int) -> bool:
+        """True when the mint would be in the log: neither before its start nor in a gap."""
+        start = self.world.coverage[held.event.source].first
+        hours = self.hours.get(held.issuer, set())
+        if not hours:
+            return False
+        start = max(start, min(hours) * HOUR_MS)
+        if held.since:
+            return held.since - 10 * MINUTE_MS > start and not self._gap(hours, held.since - 10 * MINUTE_MS, held.since + 10 * MINUTE_MS)
+        since = held.event.time - longest * 5 // 4
+        return since > start and not self._gap(hours, since, held.event.time)
+
+    def _gap(self, hours: set[int], since: int, until: int) -> bool:
+        """True when the issuer's log was silent for two hours in which it usually is not."""
+        first, last = min(hours), max(hours)
+        silent = 0
+        for hour in range(since // HOUR_MS - 1, until // HOUR_MS + 1):
+            if hour in hours or hour < first:
+                silent = 0
+                continue
+            same = [h for h in range(first + (hour - first) % 24, last + 1, 24) if h != hour and _weekend(h) == _weekend(hour)]
+            if same and sum(h in hours for h in same) * 2 >= len(same):
+                silent += 1
+                if silent >= 2:
+                    return True
+        return False
+
+    def _tell(self, name: str, held: Unborn, joined: int, missing: int, own: int) -> None:
+        event = held.event
+        severity: Severity = "critical" if joined >= 100 else "high"
+        if held.issuer not in _SURE:
+            if not held.strange:
+                return
+            severity = "high"
+        if event.source == "kubernetes.audit" and event.d.pod is None:
+            if own < 3:
+                return  # may be a long-lived token that somebody asked for before the log began
+            severity = "high"
+        rate = 100 * joined / (joined + missing)
+        life = self.world.lives[name]
+        self.report(
+            name,
+            event,
+            severity=severity,
+            narrative=(
+                f"{who(event)} used a token at {when(event.time)} from {place(event.origin)} that the issuer never logged issuing. The mint of "
+                f"{joined} other tokens of this kind is known ({rate:.1f} % of those that should be), and the log has no gap at that time."
+            ),
+            subject=subject_of(self.world.identities.get(held.owner), event, lives=[life]),
+            evidence=[event.id, *held.later],
+            root=name,
+        )
+
+
+def _cohort(name: str, event: Event, owner: str) -> str | None:
+    """Tokens whose mints are logged alike. None for kinds that are not issued one by one."""
+    return _named(name, event.source, owner, event.actor.kind)
+
+
+def _cohort_of(name: str, life: Life) -> str | None:
+    assert life.identity is not None
+    return _named(name, life.shape.source, life.identity.id, life.shape.actor.kind)
+
+
+def _named(name: str, source: str, owner: str, kind: str) -> str | None:
+    if source == "kubernetes.audit":
+        return "kubernetes.audit|JTI" if name.startswith("JTI=") else None
+    if source == "aws.cloudtrail":
+        return f"aws|{owner}" if name.startswith("ASIA") and kind == "workload" else None
+    return source if source in _ISSUERS else None
+
+
+def _weekend(hour: int) -> bool:
+    return (hour // 24 + 3) % 7 >= 5  # day 0 was a Thursday
