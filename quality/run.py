@@ -178,7 +178,12 @@ def healthy(name: str, tables: bool | None) -> Json:
     path = DATA / name
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if ".jsonl" in p.name)
     findings, figures = run(files, tables=tables)
-    return {**figures, "name": name, "table": _table(findings), "worst": max((f["severity"] for f in findings), key=RANK.__getitem__, default="")}
+    return {
+        **figures,
+        "name": name,
+        "table": _table(findings),
+        "worst": max((f["severity"] for f in findings), key=RANK.__getitem__, default=""),
+    }
 
 
 def _table(findings: list[Json]) -> dict[str, int]:
@@ -221,8 +226,16 @@ def panther(tables: bool | None) -> Json:
                 score[each][place] += 1
                 score[each][place + 1] += hit
             if hit != test["expected_result"]:
-                misses.append(f"{test['rule_id']} / {test['test']}: {'not found' if test['expected_result'] else 'raised'} ({', '.join(slugs)})")
-    return {"score": dict(sorted(score.items())), "refused": dict(sorted(refused.items())), "misses": misses, "named": named, "mapped": len(mapping)}
+                misses.append(
+                    f"{test['rule_id']} / {test['test']}: {'not found' if test['expected_result'] else 'raised'} ({', '.join(slugs)})"
+                )
+    return {
+        "score": dict(sorted(score.items())),
+        "refused": dict(sorted(refused.items())),
+        "misses": misses,
+        "named": named,
+        "mapped": len(mapping),
+    }
 
 
 # ---------------------------------------------------------------- running
@@ -248,7 +261,12 @@ def _work(task: tuple[str, tuple[Any, ...]]) -> Json:
 
 def tasks() -> list[tuple[str, tuple[Any, ...]]]:
     """Longest first, so that two workers end together."""
-    made: list[tuple[str, tuple[Any, ...]]] = [("quiet", (False, None)), ("quiet", (True, None)), ("quiet", (False, False)), ("panther", (None,))]
+    made: list[tuple[str, tuple[Any, ...]]] = [
+        ("quiet", (False, None)),
+        ("quiet", (True, None)),
+        ("quiet", (False, False)),
+        ("panther", (None,)),
+    ]
     made += [("attack", (t,)) for t in (None, False)]
     cases = sorted(p.parent.relative_to(DATA / "scenarios").as_posix() for p in (DATA / "scenarios").rglob("case.json"))
     made += [("scenario", (c, t)) for t in (None, False) for c in cases]
@@ -292,7 +310,7 @@ class Page:
             "# How well it finds, and how quiet it is",
             "",
             "Made by `make quality`, which scores every labelled set in `tests/data`; each set's `SOURCE.md` tells where it comes from. The scenarios and",
-            "the quiet week are invented, the other logs are real. \"Tables\" are the offline address tables of the `enrich` extra.",
+            'the quiet week are invented, the other logs are real. "Tables" are the offline address tables of the `enrich` extra.',
             "",
             "| target | wanted | got | |",
             "|---|---|---|---|",
@@ -305,7 +323,10 @@ class Page:
 def _scenarios(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]) -> None:
     known = set(catalogue())
     page.say("## Scenarios", "")
-    page.say("One story each, scanned alone: an attack that must be found with the right subject and evidence, or its benign twin that must stay below medium.", "")
+    page.say(
+        "One story each, scanned alone: an attack that must be found with the right subject and evidence, or its benign twin that must stay below medium.",
+        "",
+    )
     per: dict[str, dict[bool, list[int]]] = defaultdict(lambda: {True: [0, 0, 0, 0], False: [0, 0, 0, 0]})
     troubles: list[tuple[str, str, str]] = []
     unbuilt: set[str] = set()
@@ -331,7 +352,9 @@ def _scenarios(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json
         a, f, b, q = total[tables]
         words = "with" if tables else "without"
         page.target(f"attacks found, {words} tables", f"at least {FOUND_AT_LEAST:.0%}", share(f, a), not a or f >= FOUND_AT_LEAST * a)
-        page.target(f"benign scenarios quiet, {words} tables", f"at least {QUIET_AT_LEAST:.0%}", share(q, b), not b or q >= QUIET_AT_LEAST * b)
+        page.target(
+            f"benign scenarios quiet, {words} tables", f"at least {QUIET_AT_LEAST:.0%}", share(q, b), not b or q >= QUIET_AT_LEAST * b
+        )
     page.rows(
         ("detection", "attacks found", "benign quiet", "found without tables", "quiet without tables"),
         [
@@ -344,7 +367,12 @@ def _scenarios(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json
         page.say("### Not as wanted", "")
         page.rows(("scenario", "tables", "what"), sorted(troubles))
     if unbuilt:
-        page.say("### Not built yet", "", "Scenarios of these detections are not counted: " + ", ".join(f"`{s}`" for s in sorted(unbuilt)) + ".", "")
+        page.say(
+            "### Not built yet",
+            "",
+            "Scenarios of these detections are not counted: " + ", ".join(f"`{s}`" for s in sorted(unbuilt)) + ".",
+            "",
+        )
 
 
 def _quiet(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]) -> None:
@@ -357,9 +385,16 @@ def _quiet(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]) 
         name = ("with" if arguments[0] else "without") + " inventory, " + ("without" if arguments[1] is False else "with") + " tables"
         count, critical = len(result["loud"]), sum(f["severity"] == "critical" for f in result["loud"])
         rate = 10_000 * count / max(result["normalised"], 1)
-        rows.append((name, f"{result['normalised']:,}", count, f"{rate:.2f}", critical, len(result["tolerable"]), sum(result["low"].values())))
+        rows.append(
+            (name, f"{result['normalised']:,}", count, f"{rate:.2f}", critical, len(result["tolerable"]), sum(result["low"].values()))
+        )
         loud += [(name, f["detection"], f["severity"], f["time"], f["narrative"]) for f in result["loud"]]
-        page.target(f"quiet week {name}", f"at most {NOISE_AT_MOST:.0f} of 10,000, none critical", f"{rate:.2f}, {critical} critical", rate <= NOISE_AT_MOST and not critical)
+        page.target(
+            f"quiet week {name}",
+            f"at most {NOISE_AT_MOST:.0f} of 10,000, none critical",
+            f"{rate:.2f}, {critical} critical",
+            rate <= NOISE_AT_MOST and not critical,
+        )
     page.rows(("run", "events", "medium or more", "of 10,000", "critical", "tolerable by the week's own marks", "low"), rows)
     if loud:
         page.say("### What was raised", "")
@@ -368,7 +403,10 @@ def _quiet(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]) 
 
 def _real(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]) -> None:
     page.say("## Attack simulation in a real AWS account", "")
-    page.say("Every step that its publisher lists; found when a finding of medium or more names the credential and cites an event of the step's time.", "")
+    page.say(
+        "Every step that its publisher lists; found when a finding of medium or more names the credential and cites an event of the step's time.",
+        "",
+    )
     for (kind, arguments), result in results:
         if kind != "attack":
             continue
@@ -377,11 +415,22 @@ def _real(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]) -
         page.say(f"{words.capitalize()} tables: {share(found, len(result['rows']))}.", "")
         if arguments[0] is not False:
             page.rows(("step", "found by"), [(r["what"], ", ".join(f"`{s}`" for s in r["found"]) or "not found") for r in result["rows"]])
-        page.target(f"AWS attack simulation {words} tables, ordinary user `benjamin`", "quiet", f"{len(result['trap'])} findings", not result["trap"])
+        page.target(
+            f"AWS attack simulation {words} tables, ordinary user `benjamin`",
+            "quiet",
+            f"{len(result['trap'])} findings",
+            not result["trap"],
+        )
     page.say("## Single AWS techniques (Stratus Red Team)", "")
-    page.say("Each file holds only the technique's own records, with no history. Named: a finding names the key that was used (the identity, where there is none).", "")
+    page.say(
+        "Each file holds only the technique's own records, with no history. Named: a finding names the key that was used (the identity, where there is none).",
+        "",
+    )
     rows = [r for (kind, _), r in results if kind == "stratus"]
-    page.rows(("technique", "severity", "found by"), [(r["name"], r["worst"] or "none", ", ".join(f"`{s}`" for s in r["found"]) or "not found") for r in rows])
+    page.rows(
+        ("technique", "severity", "found by"),
+        [(r["name"], r["worst"] or "none", ", ".join(f"`{s}`" for s in r["found"]) or "not found") for r in rows],
+    )
     named = sum(bool(r["found"]) for r in rows)
     page.target("Stratus techniques whose key is named", "all", share(named, len(rows)), named == len(rows))
     page.say("## Console sessions of real people", "")
@@ -391,9 +440,15 @@ def _real(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]) -
     bad = sum(RANK.get(r["worst"], 0) >= RANK["high"] for r in sessions)
     page.target("console sessions with a high or critical finding", "none", str(bad), not bad)
     page.say("## Other real logs", "", "No attack is known in these.", "")
-    page.rows(("log", "events", "set aside", "worst", "medium or more"), [_healthy_row(r) for (k, a), r in results if k == "healthy" and a[0] in HEALTHY])
+    page.rows(
+        ("log", "events", "set aside", "worst", "medium or more"),
+        [_healthy_row(r) for (k, a), r in results if k == "healthy" and a[0] in HEALTHY],
+    )
     page.say("These hold staged attacks or fixtures of them, without a step-by-step truth: shown, not judged.", "")
-    page.rows(("log", "events", "set aside", "worst", "medium or more"), [_healthy_row(r) for (k, a), r in results if k == "healthy" and a[0] in MIXED])
+    page.rows(
+        ("log", "events", "set aside", "worst", "medium or more"),
+        [_healthy_row(r) for (k, a), r in results if k == "healthy" and a[0] in MIXED],
+    )
 
 
 def _healthy_row(result: Json) -> tuple[object, ...]:
@@ -407,14 +462,17 @@ def _panther(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]
     page.say("## Single events of Panther's rule tests", "")
     page.say(
         "Tests of the rules that `tests/data/panther-map.yaml` maps to a detection, each event alone and with no history, so what needs history cannot be",
-        "found. Wanted: medium or more where the rule's authors want an alert, less where they do not. An expected \"no\" speaks for that one rule only.",
+        'found. Wanted: medium or more where the rule\'s authors want an alert, less where they do not. An expected "no" speaks for that one rule only.',
         "",
     )
     score: dict[str, list[int]] = result["score"]
     total = [sum(s[i] for s in score.values()) for i in range(4)]
     page.rows(
         ("detection", "alerts found", "raised although unwanted"),
-        [*((f"`{s}`", f"{c[1]} of {c[0]}", f"{c[3]} of {c[2]}") for s, c in score.items()), ("all", f"{total[1]} of {total[0]}", f"{total[3]} of {total[2]}")],
+        [
+            *((f"`{s}`", f"{c[1]} of {c[0]}", f"{c[3]} of {c[2]}") for s, c in score.items()),
+            ("all", f"{total[1]} of {total[0]}", f"{total[3]} of {total[2]}"),
+        ],
     )
     page.say(f"Events read only when their source is named with `--source`, because their authors trimmed them: {result['named']}.", "")
     if result["refused"]:

@@ -226,10 +226,18 @@ def _reaches(worst: str, floor: str) -> bool:
     return RANK[worst] >= RANK[floor]
 
 
+def _arguments(words: list[str]) -> list[str]:
+    """`-` alone stands for standard input, which the parser would take for an option: it goes behind `--`, where order does not matter."""
+    if "-" not in words:
+        return words
+    rest = [word for word in words if word != "-"]
+    return [*rest, "-"] if "--" in rest else [*rest, "--", "-"]
+
+
 def main() -> None:
     """Entry point. Errors of ours end in one line and exit code 1; a closed pipe ends quietly."""
     try:
-        code = app(result_action="return_value")
+        code = app(_arguments(sys.argv[1:]), result_action="return_value")
     except AftergateError as error:
         print(f"aftergate: {error}", file=sys.stderr)  # noqa: T201
         code = 1

@@ -73,33 +73,33 @@ class Meta(Struct, frozen=True):
 class Directory(Protocol):
     """What a detection may ask of the operator's inventory. Without one, every answer is None or False."""
 
-    def kind(self, name: str) -> str | None: ...
-    def owner(self, name: str) -> str | None: ...
-    def is_rotator(self, name: str) -> bool: ...
-    def is_deployer(self, name: str) -> bool: ...
-    def egress_ok(self, name: str, ip: str | None) -> bool: ...
-    def ticket_for(self, names: Iterable[str], time: int) -> str | None: ...
+    def kind(self, any_id: str | None, /) -> str | None: ...
+    def owner(self, any_id: str | None, /) -> str | None: ...
+    def is_rotator(self, any_id: str | None, /) -> bool: ...
+    def is_deployer(self, any_id: str | None, /) -> bool: ...
+    def egress_ok(self, any_id: str | None, ip: str | None, /, provider: str | None = None, at: int | None = None) -> bool: ...
+    def ticket_for(self, ids: Iterable[str | None], at: int, /, kinds: Iterable[str] = ()) -> object | None: ...
 
 
 class Unknowing:
     """The directory of an organisation that gave none."""
 
-    def kind(self, name: str) -> str | None:  # noqa: ARG002
+    def kind(self, _: str | None, /) -> str | None:
         return None
 
-    def owner(self, name: str) -> str | None:  # noqa: ARG002
+    def owner(self, _: str | None, /) -> str | None:
         return None
 
-    def is_rotator(self, name: str) -> bool:  # noqa: ARG002
+    def is_rotator(self, _: str | None, /) -> bool:
         return False
 
-    def is_deployer(self, name: str) -> bool:  # noqa: ARG002
+    def is_deployer(self, _: str | None, /) -> bool:
         return False
 
-    def egress_ok(self, name: str, ip: str | None) -> bool:  # noqa: ARG002
+    def egress_ok(self, _: str | None, ip: str | None, /, provider: str | None = None, at: int | None = None) -> bool:  # noqa: ARG002
         return False
 
-    def ticket_for(self, names: Iterable[str], time: int) -> str | None:  # noqa: ARG002
+    def ticket_for(self, _: Iterable[str | None], at: int, /, kinds: Iterable[str] = ()) -> object | None:  # noqa: ARG002
         return None
 
 

@@ -40,7 +40,7 @@ class _Message(Struct, array_like=True):
 
 def _work(pipe: Connection, inputs: Sequence[Input], units: Sequence[Unit], options: Options) -> None:
     """A worker's life: decode its units in order, send each part, end."""
-    import gc  # noqa: PLC0415  (worker only)
+    import gc
 
     gc.disable()
     packer = Packer()

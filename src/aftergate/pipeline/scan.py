@@ -9,7 +9,6 @@ from itertools import accumulate, pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
-from typing import Protocol
 
 from msgspec import Struct, field
 
@@ -106,12 +105,6 @@ class Decoder(Protocol):
     def close(self) -> None: ...
 
 
-class Decoder(Protocol):
-    """Gives the decoded parts of all inputs, in the order asked for."""
-
-    def parts(self, order: Sequence[int]) -> Iterator[Part]: ...
-
-
 class Inline:
     """Decodes in this process."""
 
@@ -167,7 +160,7 @@ def scan(
     engine = Engine(directory, options.only)
     counts = Counts(files=len(inputs), bytes=sum(i.size for i in inputs))
     if options.jobs > 1:
-        from aftergate.pipeline.parallel import Workers  # noqa: PLC0415  (multiprocessing only where asked for)
+        from aftergate.pipeline.parallel import Workers
 
         decoder: Decoder = Workers(inputs, options)
     else:
@@ -268,7 +261,9 @@ def _advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[in
     else:
         before = newest
     if max(times) - min(times) > lateness_ms or min(times) < before - lateness_ms:
-        late = sum(min(high, newest) - time > lateness_ms for time, high in zip(times, accumulate(times, max, initial=before), strict=False))
+        late = sum(
+            min(high, newest) - time > lateness_ms for time, high in zip(times, accumulate(times, max, initial=before), strict=False)
+        )
         return newest, late * 10 <= len(times)
     return newest, True
 
@@ -286,10 +281,15 @@ def _floors(order: Sequence[int], starts: dict[int, int | None], lateness_ms: in
 
 
 def peek(inputs: Sequence[Input], options: Options) -> dict[int, int | None]:
-    """Where in time each input begins, from a few records of its first chunk. None where that cannot be known: nothing there can be read, it is
-    a pipe (looking would use it up), or its times fall, so that it begins at its unseen end."""
+    """Where in time each input begins, from a few records of its first chunk.
+
+    None where that cannot be known: nothing there can be read, it is a pipe (looking would use it up), or its times fall, so that it begins
+    at its unseen end.
+    """
     normalising = Normalising(Interner(Enricher(tables=False)), options.source)
-    return {number: _start(source, normalising) if source.path is not None and source.size else None for number, source in enumerate(inputs)}
+    return {
+        number: _start(source, normalising) if source.path is not None and source.size else None for number, source in enumerate(inputs)
+    }
 
 
 def _start(source: Input, normalising: Normalising) -> int | None:
@@ -305,7 +305,7 @@ def _start(source: Input, normalising: Normalising) -> int | None:
     times: list[int] = []
     for line in first:
         _note(line, normalising, times)
-        if times or len(first) > 200 and line is first[200]:
+        if times or (len(first) > 200 and line is first[200]):
             break
     step = max(1, len(first) // 20)
     for line in [*first[step:-1:step], first[-1]]:
