@@ -15,7 +15,7 @@ help:
 	@echo 'make demo     scan the sample logs in demo/logs and write report.html'
 	@echo 'make test     install the package as a wheel and run the tests'
 	@echo 'make check    format, lint, types, layers, generated docs'
-	@echo 'make quality  score the scenarios and the quiet week'
+	@echo 'make quality  score every labelled set of logs and write docs/quality.md'
 	@echo 'make bench    measure the speed'
 	@echo 'make clean    remove what these made'
 
@@ -71,8 +71,8 @@ check: .venv/.dev .venv/.installed
 	PYTHONPATH=src $(BIN)/lint-imports
 	@if [ -e src/aftergate/tools/docs.py ]; then $(BIN)/python -m aftergate.tools.docs --check; fi
 
-quality: .venv/.installed
-	$(BIN)/python tests/tools/score_scenarios.py tests/data/scenarios --command '$(BIN)/aftergate scan' --jobs $(JOBS) --details
+quality: .venv/.dev .venv/.installed
+	@$(BIN)/python quality/run.py --jobs $(JOBS)
 
 bench: .venv/.installed
 	$(BIN)/python bench/run.py

@@ -89,9 +89,8 @@ def run(paths: Iterable[Path], *, tables: bool | None, inventory: Path | None = 
 
 
 def lines(path: Path) -> list[Json]:
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as file:
-        return [json.loads(line) for line in file if line.strip()]
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def grave(findings: list[Json], floor: str = "medium") -> list[Json]:

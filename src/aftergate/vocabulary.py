@@ -121,7 +121,7 @@ GAP_MS: Final = 14 * 86_400_000
 VOLUME_FLOOR: Final = 8 << 20
 
 
-UNREGISTERED: Final = frozenset({Kind.SECRET_READ, Kind.DATA_READ, Kind.DATA_EXPORT, Kind.DISCOVERY, Kind.TOOL_CALL})
+UNREGISTERED: Final = frozenset({Kind.SILENT_SIGN_IN, Kind.SECRET_READ, Kind.DATA_READ, Kind.DATA_EXPORT, Kind.DISCOVERY, Kind.TOOL_CALL})
 REGISTERED_TAGS: Final = frozenset(
     {Tag.CREDENTIAL_ADD, Tag.CREDENTIAL_REMOVE, Tag.IDENTITY_DISABLE, Tag.IDENTITY_ENABLE, Tag.REVOKE, Tag.CI_RUN, Tag.LEAK, Tag.CONSENT}
 )
@@ -282,7 +282,8 @@ class Event(Struct, eq=False, gc=False):
     size: int = 0  # bytes read or sent out
     known_at: int = 0  # when the log had it; 0: same as `time`
     part: int = 0  # position within the record, where one record tells several events
-    detail: Detail | None = None
+    detail: Detail | None = None  # may be shared by events alike: never change it once it is set
+    token: str | None = None  # access token that this event mints, where every event of the source mints one; beside detail.issued
 
     @property
     def source(self) -> str:
@@ -311,6 +312,12 @@ class Event(Struct, eq=False, gc=False):
     @property
     def ok(self) -> bool:
         return self.shape.error is None
+
+    @property
+    def mints(self) -> tuple[str, ...]:
+        """All credentials this event issues."""
+        issued = self.detail.issued if self.detail is not None else ()
+        return issued if self.token is None else (self.token, *issued)
 
     @property
     def d(self) -> Detail:

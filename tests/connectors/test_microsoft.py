@@ -94,8 +94,7 @@ SIGN_INS: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
             "actor.kind": "human",
             "session": "sid-1",
             "credential": None,
-            "d.issued": ("uti-1",),
-            "d.issued_class": "access_token",
+            "mints": ("uti-1",),
             "d.mfa": True,
             "d.grant": "authorization_code",
             "d.interactive": True,
@@ -123,7 +122,7 @@ SIGN_INS: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
         "entra.signin",
         "SignInLogs",
         {"status": {"errorCode": 50126}},
-        {"shape.error": "50126", "d.issued": (), "d.issued_class": None, "ok": False},
+        {"shape.error": "50126", "mints": (), "ok": False},
     ),
     (
         "a refresh of a session that began with a device code",

@@ -38,6 +38,7 @@ def event_json(event: Event) -> dict[str, Any]:
         "actor": {k: v for k, v in msgspec.structs.asdict(shape.actor).items() if v},
         "credential": event.credential,
         "session": event.session,
+        "issues": list(event.mints),
         "target": event.target,
         "outcome": "success" if shape.error is None else "failure",
         "error": shape.error,
@@ -62,7 +63,7 @@ def print_events(options: Options, form: Literal["jsonl", "ocsf"]) -> int:
     from aftergate.pipeline.ocsf_out import event_to_ocsf  # noqa: PLC0415
 
     write = sys.stdout.buffer.write
-    for batch in ordered(options):
+    for batch in ordered(options, stdin=True):
         for event in batch:
             write(_ENCODE(event_json(event) if form == "jsonl" else event_to_ocsf(event)) + b"\n")
     sys.stdout.buffer.flush()
@@ -71,8 +72,9 @@ def print_events(options: Options, form: Literal["jsonl", "ocsf"]) -> int:
 
 def print_timeline(options: Options, level: str, name: str, inventory: Path | None, *, as_json: bool, limit: int) -> int:
     """Two passes: the first tracks and judges, the second gathers what belongs to the one asked for."""
-    if not options.paths:
-        raise ConfigError("no logs named", hint="give files and folders; a timeline reads them twice, so not standard input")
+    if not options.paths or "-" in options.paths:
+        reason = "standard input can be read only once" if options.paths else "no logs named"
+        raise ConfigError(reason, hint="give files and folders; a timeline reads them twice")
     directory = None
     if inventory is not None:
         from aftergate.inventory import Inventory  # noqa: PLC0415
@@ -126,8 +128,8 @@ def _table(console: Console, story: Story, findings: list[Finding], keys: set[st
     for event in events:
         detail = event.d
         what = Text(event.action.name)
-        if detail.issued:
-            what.append(f"  issues {', '.join(i if i in keys else i[:16] for i in detail.issued[:2])}", style="green")
+        if event.mints:
+            what.append(f"  issues {', '.join(i if i in keys else i[:16] for i in event.mints[:2])}", style="green")
         if detail.spent:
             what.append(f"  spends {detail.spent[:16]}", style="green")
         if not event.ok:

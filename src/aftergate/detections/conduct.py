@@ -20,6 +20,8 @@ from aftergate.vocabulary import Event, Severity, Target
 
 IAC = frozenset({"terraform", "pulumi", "helm", "cloudformation", "cloudformation.amazonaws.com", "argocd", "flux", "github-actions", "crossplane"})
 _RUN = re.compile(r"(?<!\d)\d{6,19}(?:[-_.]\d{1,3})?(?!\d)")
+_CI_NAME = re.compile(r"gha|github|gitlab|(?:^|[-_/])ci(?:[-_/]|$)|run|build|job|pipe|deploy|release|circle|bitbucket|terra|(?:^|[-_/])tf(?:[-_/]|$)|spacelift|atlantis|argo|action|iac|infra", re.IGNORECASE)
+_SDK_NAME = re.compile(r"^(?:aws-(?:go-)?sdk|botocore|boto|aws-cli|session)", re.IGNORECASE)  # names that SDKs make up
 _ACCOUNT = re.compile(r"\d{12}")
 
 
@@ -75,6 +77,8 @@ def automation(world: World, event: Event, life: Life | None) -> bool:
     Such identities change the control plane by trade; a stolen one shows in where it is used, which other detections judge.
     """
     actor = event.actor
+    if event.agent.kind == "tool":
+        return False
     if actor.first_party or actor.kind == "service":
         return True
     if event.agent.family in IAC and event.agent.kind != "browser" and actor.kind != "human":
@@ -89,8 +93,8 @@ def automation(world: World, event: Event, life: Life | None) -> bool:
     if life is not None and life.mint is not None and life.mint.grant == "web_identity":
         return True
     for held in ((detail.params or {}).get("sessionName"), (event.session or "").rpartition("/")[2]):
-        if isinstance(held, str) and _RUN.search(held) and actor.kind == "workload":
-            return True
+        if isinstance(held, str) and actor.kind == "workload" and _RUN.search(held) and not _SDK_NAME.match(held):
+            return bool(_CI_NAME.search(f"{held}/{actor.id.rpartition('/')[2]}"))
     return False
 
 

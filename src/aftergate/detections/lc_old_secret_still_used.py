@@ -48,7 +48,7 @@ class Detection(Rule):
         half_life_d=30.0,
     )
     subscriptions = (
-        on(tags=(Tag.CREDENTIAL_ADD,)),
+        on(kinds=(Kind.CREDENTIAL_CREATE, Kind.TRUST_CHANGE)),
         on(bits=Bit.NEW_LIFE | Bit.LIFE_IP | Bit.LIFE_NET | Bit.LIFE_AGENT | Bit.GAP | Bit.AFTER_DEATH),
         # one look-up in a small dict for each workload sign-in: the only way to see a forgotten consumer, which brings nothing new
         on(kinds=(Kind.SILENT_SIGN_IN,), sources=("entra.serviceprincipal",)),
@@ -60,9 +60,10 @@ class Detection(Rule):
         self.revived: dict[str, int] = {}
         self.late: dict[str, _Rotation] = {}  # old key -> what replaced it
         self.noted: dict[str, int] = {}
+        self.strange: dict[str, set[str]] = {}  # old key -> networks that are no known consumer's
 
     def step(self, event: Event, facts: Facts) -> None:
-        if Tag.CREDENTIAL_ADD in event.action.tags and event.ok:
+        if event.ok and (event.kind is Kind.CREDENTIAL_CREATE or Tag.CREDENTIAL_ADD in event.action.tags):
             self._added(event)
         life = facts.life
         if life is None or life.is_session or not event.credential or not event.ok:
@@ -80,7 +81,7 @@ class Detection(Rule):
             return
         held = self.keys.setdefault(identity.id, [])
         if facts.mask & Bit.NEW_LIFE:
-            self._new(event, facts, life, held)
+            self._new(event, life, held)
             return
         rotation = self._rotation(event, facts, life, held)
         if rotation is not None:
@@ -89,17 +90,18 @@ class Detection(Rule):
     def _added(self, event: Event) -> None:
         targets = event.d.targets
         names = [name for t in targets[:1] for name in (t.id, *t.names)]
-        for key in event.d.issued:
-            self.added[key] = (event.time, event.id)
-        for name in names:
-            self.added[name] = (event.time, event.id)
+        if Tag.CREDENTIAL_ADD in event.action.tags:
+            for key in event.d.issued:
+                self.added[key] = (event.time, event.id)
+            for name in names:
+                self.added[name] = (event.time, event.id)
         for target in targets[1:]:
             self.revived[target.id] = event.time
         shown = (event.d.params or {}).get("access_key")
         if isinstance(shown, str):
             self.revived[shown] = event.time
 
-    def _new(self, event: Event, facts: Facts, life: Life, held: list[Life]) -> None:
+    def _new(self, event: Event, life: Life, held: list[Life]) -> None:
         added = self.added.get(life.id)
         if added is not None:
             for old in held[-3:]:
@@ -115,7 +117,8 @@ class Detection(Rule):
         for new in held:
             if new is life or new.first <= life.first or not _same_kind(life, new):
                 continue
-            given_up = facts.gap_ms >= IDLE_MS and event.time - facts.gap_ms < new.first + 3 * DAY_MS and new.count > 2
+            # a person's keys come and go with machines and repositories: only a logged addition makes one a rotation
+            given_up = event.actor.kind != "human" and facts.gap_ms >= IDLE_MS and event.time - facts.gap_ms < new.first + 3 * DAY_MS and new.count > 2
             if given_up:
                 return _Rotation(new.id, new.first, new.first_event)
         identity = facts.identity
@@ -135,13 +138,18 @@ class Detection(Rule):
         if agent_new(identity.agents, event):
             points += 1
             reasons = (*reasons, f"never with {event.agent.family}")
-        if strange and facts.gap_ms >= IDLE_MS:
+        if strange and points and facts.gap_ms >= IDLE_MS:
             points += 1
             reasons = (*reasons, f"after {span(facts.gap_ms)} without use")
         if points == 0:
-            if event.time - rotation.time > OVERLAP_MS:
+            if event.time - rotation.time > OVERLAP_MS and not strange:
                 self._known(event, facts, life, rotation)
+            elif event.time - rotation.time > OVERLAP_MS:
+                what = f"{span(now - rotation.time)} later the old key was used from {place(event.origin)}, an address that tells nothing."
+                self._report(event, facts, life, rotation, "low", what, ("a consumer may have changed its address",))
             return
+        if strange:
+            self.strange.setdefault(life.id, set()).add(event.origin.net)
         severity: Severity = "high" if points >= 2 and strange else "medium" if strange else "low"
         self._report(
             event, facts, life, rotation, severity,
@@ -150,6 +158,8 @@ class Detection(Rule):
         )  # fmt: skip
 
     def _known(self, event: Event, facts: Facts, life: Life, rotation: _Rotation) -> None:
+        if event.origin.net in self.strange.get(life.id, ()):
+            return
         day = event.time - event.time % DAY_MS
         if self.noted.get(life.id) == day:
             return
@@ -194,7 +204,7 @@ def _durable(life: Life, event: Event) -> bool:
 
 def _same_kind(a: Life, b: Life) -> bool:
     """A rotation replaces a key by one of its kind; between sources keys are not compared."""
-    return a.source.partition(".")[0] == b.source.partition(".")[0] and a.id[:4] not in ("ASIA",)
+    return a.source.partition(".")[0] == b.source.partition(".")[0]
 
 
 __all__ = ["Detection"]

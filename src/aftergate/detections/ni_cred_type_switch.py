@@ -91,7 +91,7 @@ class Detection(Rule):
             held = seen[kind] = (now, set())
         if key and len(held[1]) < 64:
             held[1].add(key)
-        if fresh and len(seen) < 2 or identity.count <= 5 or identity.days_seen(now) < 2:
+        if (fresh and len(seen) < 2) or identity.count <= 5 or identity.days_seen(now) < 2:
             return
         if not fresh and (kind not in DURABLE or not key or event.source == "github.audit"):
             return  # short-lived credentials change all the time
@@ -110,7 +110,7 @@ class Detection(Rule):
         severity: Severity = "low"
         traps: list[str] = []
         stranger = added is not None and added.stranger and not added.machine
-        if points >= 2 and (fresh or stranger or points >= 3) or (stranger and points >= 1):
+        if (points >= 2 and (fresh or stranger or points >= 3)) or (stranger and points >= 1):
             severity = "high"
         elif points >= 2 or (points == 1 and fresh and added is None and event.origin.network != "cloud"):
             severity = "medium"

@@ -47,12 +47,12 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         identity, now = facts.identity, event.time
-        if event.actor.first_party or event.actor.kind == "service" or not event.ok and Tag.CONSOLE_LOGIN in event.action.tags:
+        if event.actor.first_party or event.actor.kind == "service" or (not event.ok and Tag.CONSOLE_LOGIN in event.action.tags):
             return
         login = Tag.CONSOLE_LOGIN in event.action.tags
         browser = event.agent.kind in ("browser", "mobile_app")
         shell = event.agent.kind in _SHELLS
-        if not (login or browser or shell) or not self._machine(identity, event, facts):
+        if not (login or browser or shell) or not self._machine(identity, event):
             return
         told = event.origin.net in self.told.get(identity.id, ())
         if not told and _was_human_before(identity, now, login or browser):
@@ -85,7 +85,7 @@ class Detection(Rule):
             traps=traps,
         )
 
-    def _machine(self, identity: Identity, event: Event, facts: Facts) -> bool:
+    def _machine(self, identity: Identity, event: Event) -> bool:
         """Whether a program owns this identity: by its kind, or by name and habit."""
         if event.actor.kind in NONHUMAN:
             return True

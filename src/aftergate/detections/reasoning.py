@@ -207,7 +207,9 @@ def nonhuman(identity: Identity, event: Event) -> bool:
     kind = event.actor.kind
     if kind in NONHUMAN:
         return True
-    return kind in ("human", "unknown") and machine_named(identity)
+    if kind not in ("human", "unknown") or not machine_named(identity):
+        return False
+    return not any(shape.agent.kind in ("browser", "mobile_app", "desktop_app") for shape, use in identity.uses.items() if use.first < event.time)
 
 
 def test_named(*names: str | None) -> bool:

@@ -102,7 +102,7 @@ class Detection(Rule):
                 f"{shape.client_name or shape.client or 'A client'} of {who(event)} had used only bound tokens since {when(held.first)} "
                 f"({held.count} times) and succeeded with an unbound one from {place(shape.origin)}."
             ),
-            subject=subject_of(facts.identity, event, credentials=event.d.issued[:1]),
+            subject=subject_of(facts.identity, event, credentials=event.mints[:1]),
             evidence=[event.id, held.last_event],
             traps=traps,
         )

@@ -61,6 +61,7 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.hours: dict[str, set[int]] = {}
+        self.gaps: dict[str, list[tuple[int, int]]] = {}
         self.unborn: dict[str, Unborn] = {}
 
     def step(self, event: Event, facts: Facts) -> None:
@@ -129,30 +130,20 @@ class Detection(Rule):
 
     def _expected(self, held: Unborn, longest: int) -> bool:
         """True when the mint would be in the log: neither before its start nor in a gap."""
-        start = self.world.coverage[held.event.source].first
-        hours = self.hours.get(held.issuer, set())
+        hours = self.hours.get(held.issuer)
         if not hours:
             return False
-        start = max(start, min(hours) * HOUR_MS)
+        start = max(self.world.coverage[held.event.source].first, min(hours) * HOUR_MS)
         if held.since:
-            return held.since - 10 * MINUTE_MS > start and not self._gap(hours, held.since - 10 * MINUTE_MS, held.since + 10 * MINUTE_MS)
-        since = held.event.time - longest * 5 // 4
-        return since > start and not self._gap(hours, since, held.event.time)
-
-    def _gap(self, hours: set[int], since: int, until: int) -> bool:
-        """True when the issuer's log was silent for two hours in which it usually is not."""
-        first, last = min(hours), max(hours)
-        silent = 0
-        for hour in range(since // HOUR_MS - 1, until // HOUR_MS + 1):
-            if hour in hours or hour < first:
-                silent = 0
-                continue
-            same = [h for h in range(first + (hour - first) % 24, last + 1, 24) if h != hour and _weekend(h) == _weekend(hour)]
-            if same and sum(h in hours for h in same) * 2 >= len(same):
-                silent += 1
-                if silent >= 2:
-                    return True
-        return False
+            since, until = held.since - 10 * MINUTE_MS, held.since + 10 * MINUTE_MS
+        else:
+            since, until = held.event.time - longest * 5 // 4, held.event.time
+        if since <= start:
+            return False
+        gaps = self.gaps.get(held.issuer)
+        if gaps is None:
+            gaps = self.gaps[held.issuer] = _gaps(hours)
+        return not any(first < until and since < last for first, last in gaps)
 
     def _tell(self, name: str, held: Unborn, joined: int, missing: int, own: int) -> None:
         event = held.event
@@ -197,6 +188,28 @@ def _named(name: str, source: str, owner: str, kind: str) -> str | None:
     if source == "aws.cloudtrail":
         return f"aws|{owner}" if name.startswith("ASIA") and kind == "workload" else None
     return source if source in _ISSUERS else None
+
+
+def _gaps(hours: set[int]) -> list[tuple[int, int]]:
+    """Silences of an issuer's log, from and to in milliseconds, that hold two hours in which it usually is not silent."""
+    first, last = min(hours), max(hours)
+    days: dict[tuple[bool, int], list[int]] = {}  # (weekend, hour of the day) -> days seen, days with mints
+    for hour in range(first, last + 1):
+        count = days.setdefault((_weekend(hour), hour % 24), [0, 0])
+        count[0] += 1
+        count[1] += hour in hours
+    found: list[tuple[int, int]] = []
+    begin = busy = 0
+    for hour in range(first, last + 2):
+        if hour in hours or hour > last:
+            if busy >= 2:
+                found.append(((begin - 1) * HOUR_MS, (hour + 1) * HOUR_MS))
+            begin = busy = 0
+            continue
+        begin = begin or hour
+        seen, active = days[_weekend(hour), hour % 24]
+        busy += seen >= 2 and active * 2 >= seen - 1
+    return found
 
 
 def _weekend(hour: int) -> bool:

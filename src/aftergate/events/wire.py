@@ -20,6 +20,7 @@ class _Row(Struct, array_like=True, gc=False):
     known_at: int
     part: int
     detail: Detail | None
+    token: str | None = None
 
 
 class _ShapeRow(Struct, array_like=True, gc=False):
@@ -73,7 +74,7 @@ class Packer:
             number = numbers.get(shape)
             if number is None:
                 number = self._shape(shape, batch)
-            rows.append(_Row(e.time, e.id, number, e.credential, e.session, e.target, e.size, e.known_at, e.part, e.detail))
+            rows.append(_Row(e.time, e.id, number, e.credential, e.session, e.target, e.size, e.known_at, e.part, e.detail, e.token))
         return self._encode(batch)
 
     def _number(self, kind: int, value: object) -> int:
@@ -145,4 +146,4 @@ class Unpacker:
                 )
             )
         shapes = self._shapes
-        return [Event(r.time, r.id, shapes[r.shape], r.credential, r.session, r.target, r.size, r.known_at, r.part, r.detail) for r in batch.rows]
+        return [Event(r.time, r.id, shapes[r.shape], r.credential, r.session, r.target, r.size, r.known_at, r.part, r.detail, r.token) for r in batch.rows]

@@ -72,10 +72,10 @@ def gather(options: Options, wanted: Mapping[str, tuple[set[str], set[str]]], im
                 for other in actor.names:
                     if other != actor.role:
                         found += by_name.get(plain(other), nobody)
+            for key in event.mints:
+                found += by_key.get(key, nobody)
             detail = event.detail
             if detail is not None:
-                for key in detail.issued:
-                    found += by_key.get(key, nobody)
                 if detail.spent is not None:
                     found += by_key.get(detail.spent, nobody)
                 for target in detail.targets:

@@ -288,22 +288,26 @@ def _fill_authentication(result: dict[str, Any], event: Event, session: dict[str
         result["auth_protocol_id"], result["auth_protocol"] = 5, "SAML"
     elif detail.grant:
         result["auth_protocol_id"], result["auth_protocol"] = 6, "OAUTH 2.0"
-    if detail.issued or detail.issued_class or event.credential:
-        kind = detail.issued_class or "unknown"
-        type_id, name = _TOKENS.get(kind, (99, kind) if detail.issued_class else (0, "Unknown"))
+    if event.mints or _issued_class(event) or event.credential:
+        kind = _issued_class(event) or "unknown"
+        type_id, name = _TOKENS.get(kind, (99, kind) if _issued_class(event) else (0, "Unknown"))
         token: dict[str, Any] = {"type_id": type_id, "type": name}
-        uid = detail.issued[0] if detail.issued else event.credential
+        uid = event.mints[0] if event.mints else event.credential
         if uid:
             token["uid"] = uid
-        if detail.issued:
+        if event.mints:
             token["created_time"] = event.time
             if detail.issued_ttl_s is not None:
                 token["expiration_time"] = event.time + detail.issued_ttl_s * 1000
         elif detail.token_issued_at is not None:
             token["created_time"] = detail.token_issued_at
-        if not detail.issued and detail.token_expires_at is not None:
+        if not event.mints and detail.token_expires_at is not None:
             token["expiration_time"] = detail.token_expires_at
         result["authentication_token"] = token
+
+
+def _issued_class(event: Event) -> str | None:
+    return event.d.issued_class or ("access_token" if event.token is not None else None)
 
 
 def _session(event: Event) -> dict[str, Any]:
@@ -375,15 +379,15 @@ def _entity(event: Event) -> dict[str, Any]:
         target = detail.targets[0]
         uid, kind, name = target.id, target.type, target.names[0] if target.names else None
     else:
-        uid, kind, name = event.target or (detail.issued[0] if detail.issued else event.action.name), "", None
+        uid, kind, name = event.target or (event.mints[0] if event.mints else event.action.name), "", None
     type_id, label = _ENTITY_TYPES.get(kind.lower(), (99, kind or "Other"))
     if event.kind in (Kind.POLICY_CHANGE, Kind.TRUST_CHANGE) and type_id == 99:
         type_id, label = 5, "Policy"
     entity: dict[str, Any] = {"uid": uid, "type_id": type_id, "type": label}
     if name:
         entity["name"] = name
-    if detail.issued:
-        entity["data"] = {"credentials": list(detail.issued)}
+    if event.mints:
+        entity["data"] = {"credentials": list(event.mints)}
     return entity
 
 
@@ -450,8 +454,8 @@ def _rest(event: Event) -> dict[str, Any]:
         "role": shape.actor.role,
         "size": event.size or None,
         "objects": detail.objects,
-        "issued": list(detail.issued),
-        "issued_class": detail.issued_class,
+        "issued": list(event.mints),
+        "issued_class": _issued_class(event),
         "spent": detail.spent,
         "family": detail.family,
         "generation": detail.generation,

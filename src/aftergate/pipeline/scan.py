@@ -183,9 +183,12 @@ def scan(
     return engine, counts
 
 
-def ordered(options: Options) -> Iterator[list[Event]]:
-    """Batches of events in order, without judging them. Raises: ReadError, if a path does not exist."""
-    inputs = [i for i in plan(list(options.paths)) if i.path is not None]
+def ordered(options: Options, *, stdin: bool = False) -> Iterator[list[Event]]:
+    """Batches of events in order, without judging them. Standard input only with `stdin`: a second reading of it would find it empty.
+
+    Raises: ReadError, if a path does not exist.
+    """
+    inputs = [i for i in plan(list(options.paths)) if stdin or i.path is not None]
     if inputs:
         yield from _in_order(Inline(inputs, options), inputs, options, Counts(), None, None)
 

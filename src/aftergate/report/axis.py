@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from msgspec import Struct
@@ -42,7 +43,7 @@ class Segment(Struct):
     def ticks(self, room: float) -> list[int]:
         step = self.step(room)
         first = -(-self.t0 // step) * step
-        return [t for t in range(first, self.t1 + 1, step)][:60]
+        return list(range(first, self.t1 + 1, step))[:60]
 
 
 class Axis(Struct):
@@ -89,7 +90,7 @@ def make_axis(times: Sequence[int], left: float, right: float, focus: tuple[int,
 
 def _cuts(times: Sequence[int]) -> list[tuple[int, int]]:
     """The greatest gaps, each as (last event before, first after), while a gap takes much of what is left."""
-    gaps = sorted(((b - a, a, b) for a, b in zip(times, times[1:], strict=False) if b - a > CUT_LEAST), reverse=True)
+    gaps = sorted(((b - a, a, b) for a, b in pairwise(times) if b - a > CUT_LEAST), reverse=True)
     left = times[-1] - times[0]
     cuts: list[tuple[int, int]] = []
     for gap, a, b in gaps[:MOST_CUTS]:

@@ -24,7 +24,9 @@ BESIDE: Final = 200_000  # an identity busier than this is left out of the backg
 BACKGROUND: Final = "/background"
 
 
-def write_report(path: Path, options: Options, engine: Engine, findings: Sequence[Finding], incidents: Sequence[Incident], data: dict[str, Any]) -> None:
+def write_report(
+    path: Path, options: Options, engine: Engine, findings: Sequence[Finding], incidents: Sequence[Incident], data: dict[str, Any]
+) -> None:
     """Write the page. `data` is what `pipeline.outputs.summary` gave. The same input gives the same bytes.
 
     Raises: ConfigError, if the file cannot be written; ReadError, if an input has gone since the scan.
@@ -54,7 +56,7 @@ def draw(options: Options, world: World, findings: Sequence[Finding], incidents:
     gathered: dict[str, Story] = gather(options, wanted, important) if readable and wanted else {}
     drawn: dict[str, Drawn] = {}
     for incident in incidents[:MOST_DRAWN]:
-        held = sorted(by_incident.get(incident.id, []), key=lambda f: (f.started, f.time, f.id))
+        held = sorted(by_incident.get(incident.id, []), key=lambda f: (f.time, f.started, f.id))
         drawn[incident.id] = _one(world, incident, held, families[incident.id], wanted[incident.id][0], gathered)
     return drawn
 
@@ -68,7 +70,9 @@ def _names(world: World, incident: Incident) -> set[str]:
     return names
 
 
-def _one(world: World, incident: Incident, findings: Sequence[Finding], family: set[str], keys: set[str], gathered: dict[str, Story]) -> Drawn:
+def _one(
+    world: World, incident: Incident, findings: Sequence[Finding], family: set[str], keys: set[str], gathered: dict[str, Story]
+) -> Drawn:
     accused = {*incident.subject.credential, *incident.subject.session}
     tree = tree_html(grow(world, family, accused), accused) if family else ""
     story = gathered.get(incident.id)

@@ -124,7 +124,7 @@ def mark_kind(event: Event, keys: set[str]) -> str:
     if Tag.REVOKE in action.tags or Tag.IDENTITY_DISABLE in action.tags:
         return "end"
     kind = _KINDS.get(action.kind)
-    if kind in (None, "change") and detail.issued:
+    if kind in (None, "change") and event.mints:
         kind = "issue"
     if kind is None:
         if keys and event.credential not in keys and event.session not in keys:

@@ -136,7 +136,9 @@ def _span(data: Mapping[str, Any]) -> tuple[int, int] | None:
     return (min(firsts), max(lasts)) if firsts and lasts else None
 
 
-def _head(paths: Sequence[str], findings: Sequence[Finding], incidents: Sequence[Incident], data: Mapping[str, Any], worst: str | None) -> str:
+def _head(
+    paths: Sequence[str], findings: Sequence[Finding], incidents: Sequence[Incident], data: Mapping[str, Any], worst: str | None
+) -> str:
     span = _span(data)
     urgent = sum(RANK[i.severity] >= RANK["high"] for i in incidents)
     if worst is None:
@@ -149,10 +151,16 @@ def _head(paths: Sequence[str], findings: Sequence[Finding], incidents: Sequence
     facts = [
         ("Scanned", f"{named or 'nothing'}<small>{plural(data['files'], 'file')}, {size(data['bytes'])}</small>"),
         ("Records", f"{number(data['read'])}<small>{plural(len(data['sources']), 'source')}</small>"),
-        ("Time span, UTC", f"{time_tag(span[0])} –<br>{time_tag(span[1])}<small>{lasting(span[1] - span[0])}</small>" if span else "no times read"),
+        (
+            "Time span, UTC",
+            f"{time_tag(span[0])} –<br>{time_tag(span[1])}<small>{lasting(span[1] - span[0])}</small>" if span else "no times read",
+        ),
         ("Findings", f"{number(len(findings))}<small>in {plural(len(incidents), 'incident')}</small>"),
     ]
-    tables = ", ".join(f"{esc(t['table'])} {esc(t['date'])}".strip() for t in data.get("enrichment", [])) or "none: networks are known by prefix only"
+    tables = (
+        ", ".join(f"{esc(t['table'])} {esc(t['date'])}".strip() for t in data.get("enrichment", []))
+        or "none: networks are known by prefix only"
+    )
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
         f'<section id="top" class="head" aria-labelledby="h1"><p class="eyebrow">After-login report</p><h1 id="h1">{_headline(incidents)}</h1>'
@@ -173,7 +181,8 @@ def _overview(findings: Sequence[Finding], incidents: Sequence[Incident], data: 
     cards: list[str] = []
     if findings:
         points = sorted((f.time, f.severity) for f in findings)
-        cards.append(f'<div class="card wide"><h3>Findings over time</h3>{over_time(points, f"{plural(len(points), "finding")} over time, by severity")}</div>')
+        label = f"{plural(len(points), 'finding')} over time, by severity"
+        cards.append(f'<div class="card wide"><h3>Findings over time</h3>{over_time(points, label)}</div>')
         held = [(s, sum(f.severity == s for f in findings), sum(i.severity == s for i in incidents)) for s in reversed(SEVERITIES)]
         most = max(c for _, c, _ in held)
         rows = "".join(
@@ -197,11 +206,12 @@ def _overview(findings: Sequence[Finding], incidents: Sequence[Incident], data: 
         )
         more = f'<p class="fine">and {len(ranked) - 12} more detections</p>' if len(ranked) > 12 else ""
         cards.append(f'<div class="card"><h3>By detection</h3><table class="bars"><tbody>{rows}</tbody></table>{more}</div>')
+    beside = len(cards)
     rates = data.get("join_rates", {})
     if rates:
         rows = "".join(
             f'<tr><th scope="row">{esc(_source_title(slug, data))}</th><td class="draw">{bar(rate["rate"] or 0, "join")}</td>'
-            f'<td class="num">{f"{rate["rate"]:.0%}" if rate["rate"] is not None else "–"}</td><td class="num dim">{number(rate["uses"])} uses</td></tr>'
+            f'<td class="num">{_percent(rate["rate"])}</td><td class="num dim">{number(rate["uses"])} uses</td></tr>'
             for slug, rate in rates.items()
         )
         cards.append(
@@ -221,8 +231,12 @@ def _overview(findings: Sequence[Finding], incidents: Sequence[Incident], data: 
             f'<div class="card"><h3>Silent sign-ins by class</h3><p class="hint">Nobody typed a password here. Rooted (darker): tied to a known login or issue.</p>'
             f'<table class="bars"><tbody>{rows}</tbody></table></div>'
         )
+    if len(cards) > beside + 1:
+        cards[beside:] = [f'<div class="stack">{"".join(cards[beside:])}</div>']
     body = "".join(cards) or '<p class="empty">No findings, and nothing to plot.</p>'
-    return f'<section id="overview" aria-labelledby="h-overview"><h2 id="h-overview">Overview</h2><div class="grid">{body}</div></section>\n'
+    return (
+        f'<section id="overview" aria-labelledby="h-overview"><h2 id="h-overview">Overview</h2><div class="grid">{body}</div></section>\n'
+    )
 
 
 def _source_title(slug: str, data: Mapping[str, Any]) -> str:
@@ -231,6 +245,10 @@ def _source_title(slug: str, data: Mapping[str, Any]) -> str:
         return str(held["title"])
     known = sources().get(slug)
     return known.title if known is not None else slug
+
+
+def _percent(rate: float | None) -> str:
+    return f"{rate:.0%}" if rate is not None else "–"
 
 
 def _meta(slug: str) -> Meta | None:
@@ -259,7 +277,9 @@ def _incidents(
     listed = incidents[:MOST_LISTED]
     notes: list[str] = []
     if len(incidents) > len(listed):
-        notes.append(f"The {number(len(listed))} most urgent of {number(len(incidents))} incidents are listed; --findings FILE holds every finding.")
+        notes.append(
+            f"The {number(len(listed))} most urgent of {number(len(incidents))} incidents are listed; --findings FILE holds every finding."
+        )
     pictured = sum(bool(d.picture) for d in drawn.values())
     if len(incidents) > len(drawn):
         notes.append(f"Pictures and lineage are drawn for the {number(len(drawn))} most urgent incidents.")
@@ -293,7 +313,7 @@ def _subject(subject: Subject) -> str:
 
 
 def _incident(incident: Incident, findings: list[Finding], drawn: Drawn | None) -> str:
-    findings = sorted(findings, key=lambda f: (f.started, f.time, f.id))
+    findings = sorted(findings, key=lambda f: (f.time, f.started, f.id))
     detections = "".join(f'<span class="det">{esc(d)}</span>' for d in incident.detections[:4]) + (
         f'<span class="det">+{len(incident.detections) - 4}</span>' if len(incident.detections) > 4 else ""
     )
@@ -324,7 +344,9 @@ def _incident(incident: Incident, findings: list[Finding], drawn: Drawn | None) 
         parts.append(f'<p class="fine">{plural(len(findings) - MOST_FINDINGS, "more finding")} of this incident: see --findings FILE.</p>')
     parts.append("</div>")
     if drawn is not None and drawn.tree:
-        parts.append(f'<div class="lineage"><h4>Lineage</h4><p class="hint">From approval or login to use: what was issued from what.</p>{drawn.tree}</div>')
+        parts.append(
+            f'<div class="lineage"><h4>Lineage</h4><p class="hint">From approval or login to use: what was issued from what.</p>{drawn.tree}</div>'
+        )
     parts.append(_ids(incident))
     return (
         f'<details class="incident {incident.severity}" id="{esc(incident.id)}" data-severity="{incident.severity}" data-detections="{esc(" ".join(incident.detections))}">'
@@ -339,7 +361,11 @@ def _steps(steps: Iterable[str]) -> str:
 
 def _ids(incident: Incident) -> str:
     rows = []
-    for name, held in (("Identity", incident.subject.identity), ("Credential", incident.subject.credential), ("Session", incident.subject.session)):
+    for name, held in (
+        ("Identity", incident.subject.identity),
+        ("Credential", incident.subject.credential),
+        ("Session", incident.subject.session),
+    ):
         if held:
             shown = " ".join(f"<code>{esc(i)}</code>" for i in held[:12]) + (f" and {len(held) - 12} more" if len(held) > 12 else "")
             rows.append(f"<div><dt>{name}</dt><dd>{shown}</dd></div>")
@@ -355,20 +381,20 @@ def _chips(names: Iterable[str]) -> str:
         kind = framework(name) or ""
         label = f"{_FRAMEWORK.get(kind, '')} {name}".strip() if kind in ("nhi", "csf") else name
         told = title(name) or ""
-        rows.append(
-            f'<li class="chip {kind}" title="{esc(f"{_FRAMEWORK.get(kind, "")} {VERSIONS.get(kind, "")}".strip())}"><b>{esc(label)}</b>{esc(" " + told) if told else ""}</li>'
-        )
+        of = f"{_FRAMEWORK.get(kind, '')} {VERSIONS.get(kind, '')}".strip()
+        rows.append(f'<li class="chip {kind}" title="{esc(f"{of}: {told}")}"><b>{esc(label)}</b> {esc(told)}</li>')
     return f'<ul class="chips">{"".join(rows)}</ul>' if rows else ""
 
 
 def _finding(place_: int, finding: Finding, drawn: Drawn | None) -> str:
     meta = _meta(finding.detection)
-    parts = [
+    head = (
         f'<li class="finding"><div class="fhead"><span class="no" aria-hidden="true">{place_}</span><span class="sev {finding.severity}">{finding.severity}</span>'
-        f"<strong>{esc(finding.title)}</strong></div>",
+        f"<strong>{esc(finding.title)}</strong></div>"
         f'<p class="meta"><code>{esc(finding.detection)}</code><span>{stretch(finding.started, finding.time)}</span>'
-        f"<span>trust after it {finding.trust_after}</span></p><p>{esc(finding.narrative)}</p>",
-    ]
+        f"<span>trust after it {finding.trust_after}</span></p><p>{esc(finding.narrative)}</p>"
+    )
+    parts = [head]
     if finding.traps:
         parts.append(f'<div class="traps"><b>Weighed, and severity lowered for it:</b> {esc("; ".join(finding.traps))}</div>')
     parts.append(_proof(finding, drawn))
@@ -386,6 +412,10 @@ def _finding(place_: int, finding: Finding, drawn: Drawn | None) -> str:
     return "".join(parts)
 
 
+def _error(event: Event) -> str:
+    return "" if event.shape.error is None else f' <span class="err">{esc(short(event.shape.error, 30))}</span>'
+
+
 def _proof(finding: Finding, drawn: Drawn | None) -> str:
     """The events a finding rests on: told where they were read again, else by id."""
     events = drawn.evidence if drawn is not None else {}
@@ -395,7 +425,7 @@ def _proof(finding: Finding, drawn: Drawn | None) -> str:
     rest = [e for e in finding.evidence if e not in held]
     rows = "".join(
         f'<tr><td class="when">{time_tag(e.time, seconds=True)}</td><td data-label="what">{esc(short(e.action.name, 60))}'
-        f'{f" <span class=err>{esc(short(e.shape.error or "", 30))}</span>" if not e.ok else ""}</td><td data-label="by">{esc(short(who(e), 40))}</td>'
+        f'{_error(e)}</td><td data-label="by">{esc(short(who(e), 40))}</td>'
         f'<td data-label="from">{esc(place(e.origin))}</td><td data-label="with">{esc(e.agent.family)}</td><td data-label="event"><code>{esc(e.id)}</code></td></tr>'
         for e in shown
     )
@@ -424,7 +454,7 @@ def _coverage(data: Mapping[str, Any]) -> str:
         told = f"<details><summary>{plural(len(misleads), 'caution')}</summary>{told}</details>" if told else "–"
         rows.append(
             f'<tr><th scope="row">{esc(held["title"])}<br><code>{esc(slug)}</code></th><td class="num" data-label="records">{number(held["records"])}</td>'
-            f'<td data-label="span">{span}</td><td class="num" data-label="issue known">{f"{rate:.0%}" if rate is not None else "–"}</td><td data-label="misleads">{told}</td></tr>'
+            f'<td data-label="span">{span}</td><td class="num" data-label="issue known">{_percent(rate)}</td><td data-label="misleads">{told}</td></tr>'
         )
     table = (
         '<table class="wide-table"><thead><tr><th scope="col">source</th><th scope="col" class="num">records</th><th scope="col">first – last, UTC</th>'
@@ -433,14 +463,16 @@ def _coverage(data: Mapping[str, Any]) -> str:
         else '<p class="empty">No source was recognised.</p>'
     )
     sums = (
-        f'<dl class="sums"><div><dt>read</dt><dd>{number(data["read"])}</dd></div><span aria-hidden="true">=</span>'
-        f'<div><dt>normalised</dt><dd>{number(data["normalised"])}</dd></div><span aria-hidden="true">+</span>'
-        f'<div><dt>duplicates</dt><dd>{number(data["duplicates"])}</dd></div><span aria-hidden="true">+</span>'
-        f'<div><dt>set aside</dt><dd>{number(data["set_aside"])}</dd></div></dl>'
+        f'<dl class="sums"><div><dt>read</dt><dd>{number(data["read"])}</dd></div>'
+        f"<div><dt>normalised</dt><dd>{number(data['normalised'])}</dd></div>"
+        f"<div><dt>duplicates</dt><dd>{number(data['duplicates'])}</dd></div>"
+        f"<div><dt>set aside</dt><dd>{number(data['set_aside'])}</dd></div></dl>"
     )
     notes = []
     if data["set_aside"]:
-        notes.append("Records set aside could not be read and were judged by nobody; --set-aside FILE keeps them with file, offset and reason.")
+        notes.append(
+            "Records set aside could not be read and were judged by nobody; --set-aside FILE keeps them with file, offset and reason."
+        )
     if data["late"]:
         notes.append(f"{plural(data['late'], 'record')} came later than --lateness allows and were judged out of order.")
     missing = data.get("cannot_fire", {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aftergate.report.axis import CUT_LEAST, Axis, make_axis
@@ -73,7 +73,9 @@ def legend(kinds: Sequence[str], *, flags: bool) -> str:
     open_glyph = '<svg class="glyph" viewBox="0 0 16 16" aria-hidden="true">'
     rows = [f'<li>{open_glyph}<g class="m {kind}">{_SHAPES[kind](8, 8, 6)}</g></svg>{MARKS[kind]}</li>' for kind in kinds]
     if flags:
-        rows.append(f'<li>{open_glyph}<circle class="halo" cx="8" cy="8" r="6.5"/><circle class="dot" cx="8" cy="8" r="3"/></svg>a finding rests on it</li>')
+        rows.append(
+            f'<li>{open_glyph}<circle class="halo" cx="8" cy="8" r="6.5"/><circle class="dot" cx="8" cy="8" r="3"/></svg>a finding rests on it</li>'
+        )
         rows.append(f'<li>{open_glyph}<path class="flag" d="M3 1h10v9l-5 5l-5-5Z"/></svg>finding, by number</li>')
     return f'<ul class="legend">{"".join(rows)}</ul>'
 
@@ -224,7 +226,7 @@ def over_time(points: Sequence[tuple[int, str]], label: str) -> str:
     """Findings over time, stacked by severity: (time, severity) in order of time. Quiet stretches are cut out."""
     width, height, top = 720.0, 150.0, 14.0
     axis = make_axis([t for t, _ in points], 6, width - 6)
-    bins: list[tuple[float, float, int, int, Mapping[str, int]]] = []
+    bins: list[tuple[float, float, int, int, dict[str, int]]] = []
     for segment in axis.segments:
         count = max(1, min(24, int((segment.x1 - segment.x0) / 15)))
         each = (segment.x1 - segment.x0) / count

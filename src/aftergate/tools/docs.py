@@ -190,7 +190,7 @@ def _called(one: On) -> str:
 
 def _cases(slug: str) -> tuple[list[str], list[str]]:
     """Names of the cases that must be found, and of those that must stay quiet."""
-    import yaml  # noqa: PLC0415  (only the docs read YAML)
+    import yaml  # only the docs read YAML
 
     path = Path(aftergate.detections.__path__[0]) / f"{slug.replace('-', '_')}.cases.yaml"
     if not path.exists():
@@ -290,9 +290,9 @@ def source_index() -> str:
 
 
 def cli_page() -> str:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from aftergate.cli.main import app  # noqa: PLC0415
+    from aftergate.cli.main import app
 
     parts = ["# Command line", ""]
     names = sorted(n for n in app if not n.startswith("-"))

@@ -327,15 +327,10 @@ class SignIns:
         event_id = p.id or p.original_request_id or token or p.correlation_id
         if not event_id:
             raise Reject("a sign-in without `id`")
-        detail = template.__copy__()  # type: ignore[attr-defined]  # every msgspec struct has it
-        detail.correlation = p.correlation_id
-        session = None
-        if self._user:
-            session = p.session_id or None  # a workload gets a new one with every token, so there it joins nothing
-        if token and shape.error is None:
-            detail.issued = (token,)
-            detail.issued_class = "access_token"
-        return Event(time, event_id, shape, credential, session, None, 0, later(written, time), 0, detail)
+        # a workload gets a new session id with every token, so there it joins nothing
+        session = (p.session_id or None) if self._user else None
+        minted = token or None if shape.error is None else None
+        return Event(time, event_id, shape, credential, session, None, 0, later(written, time), 0, template, minted)
 
     def _recurring(self, p: SignIn, tenant: str | None, result: str | int | None) -> tuple[Shape, Detail, str | None]:
         """What equal rows share: the shape, a detail without ids of its own, the credential. Slow; once per distinct row."""
