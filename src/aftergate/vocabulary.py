@@ -115,6 +115,7 @@ class Bit(IntFlag):
     VOLUME = 1 << 26  # bytes of identity and client today crossed the next power of two above VOLUME_FLOOR
     NEW_COMBINATION = 1 << 27  # (identity, shape) never seen: some mix of known parts is new
     AFTER_DEATH = 1 << 28  # identity disabled or credential revoked before this event
+    PAST_END = 1 << 29  # credential used after the end its mint gave it
 
 
 GAP_MS: Final = 14 * 86_400_000

@@ -18,10 +18,11 @@ from aftergate.lineage.state import DAY_MS, Identity, Life
 from aftergate.lineage.tracking import World, plain
 from aftergate.vocabulary import Event, Severity, Target
 
-IAC = frozenset({"terraform", "pulumi", "helm", "cloudformation", "cloudformation.amazonaws.com", "argocd", "flux", "github-actions", "crossplane"})
+IAC = frozenset({"terraform", "pulumi", "helm", "cloudformation", "argocd", "flux", "github-actions", "crossplane"})
 _RUN = re.compile(r"(?<!\d)\d{6,19}(?:[-_.]\d{1,3})?(?!\d)")
 _CI_NAME = re.compile(r"gha|github|gitlab|(?:^|[-_/])ci(?:[-_/]|$)|run|build|job|pipe|deploy|release|circle|bitbucket|terra|(?:^|[-_/])tf(?:[-_/]|$)|spacelift|atlantis|argo|action|iac|infra", re.IGNORECASE)
 _SDK_NAME = re.compile(r"^(?:aws-(?:go-)?sdk|botocore|boto|aws-cli|session)", re.IGNORECASE)  # names that SDKs make up
+_REFUSED = re.compile(r"denied|unauthori[sz]ed|forbidden|not.?allowed|403|UnmodifiableEntity", re.IGNORECASE)
 _ACCOUNT = re.compile(r"\d{12}")
 
 
@@ -83,7 +84,7 @@ def automation(world: World, event: Event, life: Life | None) -> bool:
         return True
     if event.agent.family in IAC and event.agent.kind != "browser" and actor.kind != "human":
         return True
-    if event.origin.net.startswith("service:") and "cloudformation" in event.origin.net:
+    if event.agent.family.startswith("cloudformation") and actor.kind == "workload":
         return True
     if actor.kind == "human" or actor.kind == "agent":
         return False
@@ -93,7 +94,12 @@ def automation(world: World, event: Event, life: Life | None) -> bool:
     if life is not None and life.mint is not None and life.mint.grant == "web_identity":
         return True
     for held in ((detail.params or {}).get("sessionName"), (event.session or "").rpartition("/")[2]):
-        if isinstance(held, str) and actor.kind == "workload" and _RUN.search(held) and not _SDK_NAME.match(held):
+        found = _RUN.search(held) if isinstance(held, str) and actor.kind == "workload" else None
+        if found is None or not isinstance(held, str):
+            continue
+        if found.group().partition("-")[0] in world.runs:
+            return True  # a run that the forge's own log knows
+        if not _SDK_NAME.match(held):
             return bool(_CI_NAME.search(f"{held}/{actor.id.rpartition('/')[2]}"))
     return False
 
@@ -154,6 +160,8 @@ def is_self(identity: Identity, event: Event, target: Target | None) -> bool:
     names = {plain(target.id), *(plain(n) for n in target.names)}
     if mine & names:
         return True
+    if event.session is not None and event.session.startswith("arn:aws:sts:") and event.session.rpartition("/")[2] in target.names:
+        return True
     role = event.actor.role
     if role:
         short = role.rpartition("/")[2]
@@ -163,9 +171,17 @@ def is_self(identity: Identity, event: Event, target: Target | None) -> bool:
 
 def is_person(event: Event) -> bool:
     """True for a person, or an unnamed caller with a person's program or an attack tool: command line, console, browser."""
-    if event.actor.kind == "human":
+    actor, agent = event.actor, event.agent
+    if actor.kind == "human" or (event.d.params or {}).get("from_console") is True:
         return True
-    return event.actor.kind == "unknown" and (event.agent.kind in ("cli", "browser", "tool") and event.agent.family not in IAC)
+    if actor.kind != "unknown" or agent.family in IAC:
+        return False
+    return agent.kind in ("cli", "browser", "tool") or (agent.kind == "service" and ":user/" in actor.id)
+
+
+def refused(event: Event) -> bool:
+    """True when an act failed for want of rights: an attempt, where other errors are mishaps."""
+    return event.shape.error is not None and bool(_REFUSED.search(event.shape.error))
 
 
 def session_key(identity: Identity, event: Event) -> str:
@@ -226,7 +242,7 @@ def statements(document: Any) -> Iterator[Statement]:
         yield Statement(tuple(found), _texts(one.get("Action")), _texts(one.get("Resource")), tuple(rules), "NotPrincipal" in one)
 
 
-_NARROW = ("sourcearn", "sourceaccount", "sourceip", "sourcevpc", "principalorgid", "principalorgpaths", "principalaccount", "principalarn", "externalid", "userid", "calledvia", "viaawsservice", "sourceorgid")
+_NARROW = ("sourcearn", "sourceaccount", "sourceip", "sourcevpc", "principalorgid", "principalorgpaths", "principalaccount", "principalarn", "userid", "calledvia", "viaawsservice", "sourceorgid")
 
 
 def open_to_all(statement: Statement) -> bool:

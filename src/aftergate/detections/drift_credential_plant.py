@@ -77,8 +77,8 @@ class Detection(Rule):
         where = place_of(self.world, identity, event)
         traps: list[str] = []
         points += self._circumstances(event, identity, alien, machine, habit, where, reasons, traps)
-        target = event.d.targets[0].id if event.d.targets else ""
-        self.planted.append(_Planted(event, identity, subject_of(identity, event, credentials=event.d.issued), points, reasons, traps, target, alien))
+        goal = event.d.targets[0].id if event.d.targets else ""
+        self.planted.append(_Planted(event, identity, subject_of(identity, event, credentials=event.d.issued), points, reasons, traps, goal, alien))
 
     def _base(self, event: Event, identity: Identity) -> tuple[int, bool, list[str]]:
         """Weight of the addition itself, and whether it is to somebody else."""
@@ -89,25 +89,28 @@ class Detection(Rule):
             added = params.get("redirect_added") or [c.new for c in detail.changes if "redirect" in c.name.lower() and c.new]
             if not isinstance(added, list) or not added:
                 return 0, False, []
-            loose = any(isinstance(u, str) and ("*" in u or u.startswith("http://") and "localhost" not in u and "127.0.0.1" not in u) for u in added)
+            loose = any(isinstance(u, str) and ("*" in u or (u.startswith("http://") and "localhost" not in u and "127.0.0.1" not in u)) for u in added)
             return 3 if loose else 2, True, [f"redirect address {added[0]} was added"]
         if Tag.OWNER_ADD in tags:
             owner = params.get("owner")
             own = isinstance(owner, str) and plain(owner) in identity.names
-            return 2, True, ["it made itself an owner" if own else "an owner was added"]
+            return 2 if own else 1, True, ["it made itself an owner" if own else "an owner was added"]
         what = (detail.issued_class or "credential").replace("_", " ")
         name = event.action.name
         token = target is not None and target.type.lower() in ("token", "access_key")
-        mine = token or is_self(identity, event, target) or target is not None and identity.id.startswith("arn:aws:iam:") and identity.id.rpartition("/")[2] in target.names
-        if identity.id.endswith(":root"):
+        mine = token or is_self(identity, event, target) or (target is not None and identity.id.startswith("arn:aws:iam:") and identity.id.rpartition("/")[2] in target.names)
+        if identity.id.endswith(":root") and (target is None or target.id == identity.id):
             return 4, False, ["the root user got a long-lived credential"]
         if event.source == "github.audit":
             writes = params.get("read_only") in (False, "false") and name.startswith("deploy_key")
-            return (2 if writes or "secret" in name else 1), not mine, [f"{name.partition('.')[0].replace('_', ' ')} was added"]
-        if name.startswith(("ec2:", "auth/approle")) or event.source.startswith("vault") and "secret-id" in name:
+            alien = not mine and target is not None and target.type != "repository"  # who works on a repository gives it keys
+            return (2 if writes or "secret" in name else 1), alien, [f"{name.partition('.')[0].replace('_', ' ')} was added"]
+        if name.startswith(("ec2:", "auth/approle")) or (event.source.startswith("vault") and "secret-id" in name):
             return 1, False, [f"a {what} was made"]
         if token and event.source == "okta":
             return 2, False, ["an API token with the person's own rights was made"]
+        if params.get("passwordResetRequired") is True:
+            return 1, not mine, [f"a {what} was set that must be changed"]
         return (1 if mine else 2), not mine, [f"a {what} was added"]
 
     def _circumstances(self, event: Event, identity: Identity, alien: bool, machine: bool, habit: bool, where: Place, reasons: list[str], traps: list[str]) -> int:
@@ -207,7 +210,7 @@ class Detection(Rule):
                 one.traps.append("the new credential is used from where the identity always worked")
                 return -2, []
             strange = next((o for o in places if not any(same_place(o, b) for b in before)), None)
-            if strange is not None and (before or same_place(strange, one.event.origin) and is_person(one.event)):
+            if strange is not None and (before or (same_place(strange, one.event.origin) and is_person(one.event))):
                 one.reasons.append(f"the new credential was used from {place(strange)}")
                 return 2, [life.first_event]
         return 0, []

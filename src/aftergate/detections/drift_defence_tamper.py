@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
-from aftergate.detections.conduct import Practice, automation, band, began, place_of, session_key
+from aftergate.detections.conduct import Practice, automation, band, began, place_of, refused, session_key
 from aftergate.detections.reasoning import established, span, when, who
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Detail, Event, Tag
@@ -59,7 +59,9 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         actor = event.actor
-        if actor.first_party or actor.kind == "service" or Tag.FACTOR_REMOVE in event.action.tags and Tag.DEFENCE_CHANGE not in event.action.tags:
+        if actor.first_party or actor.kind == "service" or (Tag.FACTOR_REMOVE in event.action.tags and Tag.DEFENCE_CHANGE not in event.action.tags):
+            return
+        if not event.ok and not refused(event):
             return
         identity = facts.identity
         weight, what = self._weight(event)
@@ -107,7 +109,7 @@ class Detection(Rule):
         severity = band(points, critical=7)
         if severity is None:
             return
-        session = facts.session or facts.life
+        session = facts.life or facts.session
         since = f", {span(event.time - session.first)} into the session" if session is not None and session.count > 1 else ""
         on_what = f" on {event.target.rpartition('/')[2]}" if event.target else ""
         self.report(
@@ -142,20 +144,22 @@ class Detection(Rule):
                 return (1 if automation(self.world, event, None) else 2), "what is audited was changed"
             return (1 if Tag.CI_RUN in event.action.tags or "environment" in lower else 2), name
         values = " ".join(f"{c.old}>{c.new}" for c in detail.changes).lower()
-        if any(pair in values for pair in ("true>false", "enabled>disabled", "active>inactive", "active>evaluate", "on>off", "required>optional")):
+        if any(word in f"{c.name}".lower() for c in detail.changes for word in ("reuse", "less secure", "allow")):
+            return (2, f"{name}: {detail.changes[0].name}") if "false>true" in values or "none>true" in values else (0, "")
+        if any(pair in values for pair in ("true>false", "enabled>disabled", "active>inactive", "active>evaluate", "on>off", "required>optional", "none>false")):
             return 2, f"{name}: a protection was switched off"
         if "patch /api" in lower or "put /" in lower or "patch /" in lower:
             return (2, name) if params.get("disabled") is True or params.get("enabled") is False else (1, name)
-        return (1, name) if source in ("okta", "auth0", "google.admin") else (0, "")
+        return (1, name) if source in ("okta", "auth0") or (source == "gcp.audit" and "update" in lower) else (0, "")
 
-    def _aws(self, name: str, params: Mapping[str, Any], event: Event) -> int | None:  # noqa: PLR0911, PLR0912  (one arm for each call)
+    def _aws(self, name: str, params: Mapping[str, Any], event: Event) -> int | None:
         if name == "cloudtrail:PutEventSelectors":
             now = _recorded(params)
             trail = str(params.get("trailName"))
             before = self.recorded.get(trail)
             if event.ok:
                 self.recorded[trail] = now
-            return 3 if now < 10 or before is not None and now < before else 0
+            return 3 if now < 10 or (before is not None and now < before) else 0
         if name == "cloudtrail:UpdateTrail":
             off = [k for k in ("isMultiRegionTrail", "includeGlobalServiceEvents", "enableLogFileValidation", "isOrganizationTrail") if params.get(k) is False]
             return 3 if off else 1 if params.get("s3BucketName") or params.get("kmsKeyId") == "" else 0
@@ -176,9 +180,12 @@ class Detection(Rule):
             return 1 if isinstance(days, int) and days < 7 else 0
         if name == "s3:PutBucketLogging":
             status = params.get("BucketLoggingStatus")
-            return 2 if not (isinstance(status, dict) and status.get("LoggingEnabled")) else 0
+            return 2 if isinstance(status, dict) and not status.get("LoggingEnabled") else 0
         if name == "s3:PutBucketVersioning":
-            return 2 if "Suspended" in json.dumps(params.get("VersioningConfiguration")) else 0
+            text = json.dumps(params.get("VersioningConfiguration"))
+            return 2 if "Suspended" in text or '"Disabled"' in text else 0
+        if name == "s3:DeleteBucketEncryption":
+            return 2
         if name.startswith("s3:PutBucketLifecycle"):
             text = json.dumps(params.get("LifecycleConfiguration"))
             return 1 if '"Days": 1}' in text or '"Days": 1,' in text else 0

@@ -10,7 +10,19 @@ from typing import Any
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
-from aftergate.detections.conduct import Practice, account_of, automation, band, began, open_to_all, own_accounts, own_domains, place_of, session_key, statements
+from aftergate.detections.conduct import (
+    Practice,
+    account_of,
+    automation,
+    band,
+    began,
+    open_to_all,
+    own_accounts,
+    own_domains,
+    place_of,
+    session_key,
+    statements,
+)
 from aftergate.detections.reasoning import when, who
 from aftergate.lineage.state import DAY_MS, Identity
 from aftergate.lineage.tracking import Facts
@@ -112,7 +124,7 @@ class Detection(Rule):
                 if len(seen) >= _MANY:
                     points += 2
                     one.reasons.append(f"{len(seen)} objects opened to outsiders that day")
-            if not accounts and not domains and not one.reasons or not (accounts or domains or one.points > 0):
+            if (not accounts and not domains and not one.reasons) or not (accounts or domains or one.points > 0):
                 continue
             severity = band(points)
             if severity is None:
@@ -166,31 +178,36 @@ def _weight(event: Event) -> tuple[int, str, list[str], list[str]]:
         seen = {c.new for c in event.d.changes if c.name == "visibility"} | {params.get("visibility")}
         if "public" in seen or name.endswith(":public"):
             return (4 if name == "repo.access" else 3), "a repository is public now", [], []
+        if name == "repo.access" and seen <= {None}:
+            return 3, "the visibility of a repository was changed", [], []
         return (2 if "transfer" in name else 0), "a repository left the organisation" if "transfer" in name else "", [], []
     words = [v for key, value in params.items() if key != "old_visibility" for v in _values(value)]
+    changed = [c.new for c in event.d.changes if c.new]
+    if source.startswith("azure"):
+        return (3 if "[opened]" in name else 0), "storage is open to everybody", [], []
     public = any(_EVERYBODY.search(w) for w in words) or any(w in name.lower() for w in ("anonymouslink", "anonymous_link"))
     shared = [m.group(1).lower() for key in ("target_user", "shared_with", "new_owner", "target", "recipient") for v in _values(params.get(key)) if (m := _MAIL.fullmatch(v))]
     guest = str(params.get("shared_with_type", "")).lower() == "guest" or "#ext#" in str(params.get("shared_with", "")).lower()
     if source.startswith("google") and not name.startswith("drive/"):
-        broad = re.search(r"read_write|manage|external|public|share_outside|all_information|\byes\b|true", " ".join(w.lower() for w in words))
-        return (2 if broad else 0), name, [], []
+        broad = re.search(r"read_only_access|read_write|manage|external|public|share_outside|all_information|\byes\b|true", " ".join(w.lower() for w in changed))
+        return (3 if broad and ":sharing" in name else 2 if broad else 0), f"{name}: {changed[0] if changed else ''}", [], []
     if source.startswith(("google", "m365", "graph")):
         return (1 if public or guest else 0), "opened to anybody with the link" if public else "shared with a guest" if guest else "", [], shared
     return (3 if public else 0), "opened to everybody" if public else "", [], []
 
 
-def _aws(name: str, params: Mapping[str, Any]) -> tuple[int, str, list[str]]:  # noqa: PLR0911, PLR0912  (one arm for each call)
+def _aws(name: str, params: Mapping[str, Any]) -> tuple[int, str, list[str]]:
     call = name.partition(":")[2]
     if call in ("ModifySnapshotAttribute", "ModifyImageAttribute", "ModifyFpgaImageAttribute"):
         text = json.dumps({k: v for k, v in params.items() if "ermission" in k or k in ("userIds", "groupNames", "userGroups", "operationType")})
         added = text if '"remove"' not in text else text.partition('"remove"')[0]
-        if params.get("operationType") == "remove" or '"add"' not in added and "operationType" not in added:
+        if params.get("operationType") == "remove" or ('"add"' not in added and "operationType" not in added):
             return 0, "", []
         if re.search(r'"all"', added):
             return 5, "an image or snapshot is public now", []
         return 0, "", re.findall(r'"(\d{12})"', added)
     if call in ("ModifyDBSnapshotAttribute", "ModifyDBClusterSnapshotAttribute"):
-        added_to = [v for v in _values(params.get("valuesToAdd"))]
+        added_to = list(_values(params.get("valuesToAdd")))
         return (5, "a database snapshot is public now", []) if "all" in added_to else (0, "", [v for v in added_to if v.isdigit()])
     if call == "ModifyDBInstance":
         return (3, "a database instance is reachable from everywhere", []) if params.get("publiclyAccessible") is True else (0, "", [])
@@ -204,7 +221,7 @@ def _aws(name: str, params: Mapping[str, Any]) -> tuple[int, str, list[str]]:  #
         return 0, "", [account_of(p) or "" for p in _values([principal, params.get("aWSAccountIds")]) if account_of(p)]
     if "PublicAccessBlock" in call or "BlockPublicAccess" in call:
         config = params.get("PublicAccessBlockConfiguration")
-        off = call.startswith(("Delete", "Disable")) or isinstance(config, dict) and any(str(v).lower() == "false" for v in config.values())
+        off = call.startswith(("Delete", "Disable")) or (isinstance(config, dict) and any(str(v).lower() == "false" for v in config.values()))
         return (3, "the block on public access was taken off", []) if off else (0, "", [])
     if call in ("PutBucketAcl", "PutObjectAcl"):
         text = json.dumps(params)

@@ -95,7 +95,9 @@ class Detection(Rule):
             points += 2
             reasons.append(f"{span(event.time - resets[-1].time)} after the old factors were reset by another")
         device = event.shape.device
-        known_device = device is not None and identity.devices.get(device, event.time) < event.time - DAY_MS
+        known_device = (device is not None and identity.devices.get(device, event.time) < event.time - DAY_MS) or (where.score and any(
+            s.origin.net == event.origin.net and s.device is not None and identity.devices[s.device] < event.time - DAY_MS for s in identity.uses
+        ))
         strange_device = device is not None and not known_device and any(t < event.time - DAY_MS for t in identity.devices.values())
         if where.score and strange_device:
             points += 1
@@ -108,8 +110,8 @@ class Detection(Rule):
             points += 1
         traps = []
         if known_device and where.score:
-            points -= 2
-            traps.append("enrolled on the person's known device")
+            points -= 3
+            traps.append("the person's known device is at that place")
         severity = band(points)
         if severity is None or not reasons:
             return
@@ -130,7 +132,7 @@ class Detection(Rule):
             reasons.append("a temporary pass lets its holder in without the old factors")
         if event.agent.kind == "tool":
             points += 1
-        if target is not None and target.id.endswith(":root") or "suspend" in event.action.name or Tag.DEFENCE_CHANGE in tags and Tag.FACTOR_REMOVE in tags:
+        if (target is not None and target.id.endswith(":root")) or "suspend" in event.action.name or (Tag.DEFENCE_CHANGE in tags and Tag.FACTOR_REMOVE in tags):
             points += 2 if not established(identity, event.time) else 1
             reasons.append("a second factor was taken off somebody else")
         others = {t.by for t in before}

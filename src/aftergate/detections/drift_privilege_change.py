@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
-from aftergate.detections.conduct import Practice, automation, band, began, is_person, is_self, place_of, session_key, statements
+from aftergate.detections.conduct import Practice, automation, band, began, is_person, is_self, place_of, refused, session_key, statements
 from aftergate.detections.reasoning import established, span, when, who
 from aftergate.lineage.state import HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts
@@ -27,6 +27,15 @@ _ESCALATE = re.compile(
     r"\*|iam:\*|iam:(?:put|attach|create|update|setdefault|add|pass)\w*|sts:\*|sts:assumerole|lambda:\*|organizations:\*|kms:\*|secretsmanager:\*", re.IGNORECASE
 )
 _READS = re.compile(r"[\w-]+:(?:get|list|describe|head|view|query|batchget)", re.IGNORECASE)
+_AZURE = {  # built-in roles, https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
+    "8e3af657-a8ff-443c-a75c-2fe8c4bcb635": (3, "Owner"),
+    "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9": (3, "User Access Administrator"),
+    "f58310d9-a9f6-439a-9e8d-f62e7b41a168": (3, "Role Based Access Control Administrator"),
+    "b24988ac-6180-42a0-ab88-20f7382dd24c": (3, "Contributor"),
+    "00482a5a-887f-4fb3-b363-3b7fe8e74483": (3, "Key Vault Administrator"),
+    "b7e6dc6d-f1e8-4753-8033-0f276bb0955b": (3, "Storage Blob Data Owner"),
+    "acdd72a7-3385-48ef-bd42-f606fba81ae7": (1, "Reader"),
+}
 _ATTEMPTS_MS = 2 * HOUR_MS
 
 
@@ -62,7 +71,7 @@ class Detection(Rule):
             return
         weight, what = _weight(event)
         if not event.ok:
-            if weight >= 2:
+            if weight >= 2 and refused(event):
                 held = self.refused.setdefault(identity.id, [])
                 held.append((event.time, event.id))
                 del held[:-20]
@@ -108,7 +117,7 @@ class Detection(Rule):
         severity = band(points)
         if severity is None:
             return
-        session = facts.session or facts.life
+        session = facts.life or facts.session
         since = f", {span(event.time - session.first)} into the session" if session is not None and session.count > 1 else ""
         name = f" to {target.names[-1] if target.names else target.id.rpartition('/')[2]}" if target is not None else ""
         self.report(
@@ -127,7 +136,7 @@ def _to_itself(identity: Identity, event: Event) -> bool:
     if isinstance(members, (list, tuple)):
         own = {*identity.names, identity.id}
         return any(isinstance(m, str) and (m in own or m.partition(":")[2].lower() in own) for m in members)
-    return any(is_self(identity, event, target) for target in event.d.targets if target.type not in ("access_key",))
+    return any(is_self(identity, event, target) for target in event.d.targets if target.type != "access_key")
 
 
 def _named(names: list[str]) -> int:
@@ -177,18 +186,20 @@ def _weight(event: Event) -> tuple[int, str]:
         role, verbs, resources = params.get("role"), params.get("verbs") or (), params.get("resources") or ()
         if isinstance(role, str):
             named = [role, *(m for m in params.get("members") or () if m in ("system:masters", "system:anonymous", "system:unauthenticated"))]
-            return (3 if len(named) > 1 or role in ("cluster-admin", "admin", "edit") and name.startswith("cluster") else _named([role])), role
+            return (3 if len(named) > 1 or (role in ("cluster-admin", "admin", "edit") and name.startswith("cluster")) else _named([role])), role
         if verbs or resources:
-            top = "*" in verbs and ("*" in resources or "secrets" in resources) or any(v in verbs for v in ("escalate", "bind", "impersonate"))
+            top = ("*" in verbs and ("*" in resources or "secrets" in resources)) or any(v in verbs for v in ("escalate", "bind", "impersonate"))
             run = any(r in resources for r in ("pods/exec", "pods/attach", "pods/ephemeralcontainers", "serviceaccounts/token"))
-            return (3 if top or run and ("create" in verbs or "*" in verbs or "get" in verbs) else 1), "a role with wide rules" if top else "a role"
-        return (1, name) if "role" in name else (2, name)
+            return (3 if top or (run and ("create" in verbs or "*" in verbs or "get" in verbs)) else 1), "a role with wide rules" if top else "a role"
+        if _TOP.search((event.target or "").rpartition("/")[2]):
+            return 3, event.target or name
+        return (2, name) if name.startswith("clusterrolebindings") else (1, name)
     if source.startswith("entra") and Tag.CONSENT in event.action.tags:
         scopes = list(event.d.scopes)
         return (3, ", ".join(scopes[:4])) if any(_TOP.search(s) for s in scopes) else (1, ", ".join(scopes[:4]))
     if source == "github.audit":
         level = str(params.get("permission") or next((c.new for c in event.d.changes if c.name in ("permission", "role") and c.new), "") or "")
-        if name in ("business.add_admin", "user.promote") or name in ("org.update_member", "org.invite_member", "org.add_member") and level in ("admin", "owner"):
+        if name in ("business.add_admin", "user.promote") or (name in ("org.update_member", "org.invite_member", "org.add_member") and level in ("admin", "owner")):
             return 3, "owner of the organisation"
         if name.startswith(("team.", "org.invite", "org.add_billing")):
             return 1, name
@@ -198,11 +209,13 @@ def _weight(event: Event) -> tuple[int, str]:
         if "generate-root" in path:
             return 3, "a root token"
         return (2 if "polic" in path else 1), path
+    if source.startswith("azure") and (built_in := _AZURE.get(str(params.get("role") or "").lower())):
+        return built_in
     words = [str(params[k]) for k in ("role", "privilege", "role_name", "ROLE_NAME") if isinstance(params.get(k), str)]
     words += [c.new for c in event.d.changes if c.new and ("role" in c.name.lower() or "privilege" in c.name.lower()) and c.name != "Role.ObjectID"]
     if words:
         return _named([w for w in words if len(w) != 36]), words[0]
-    if "elevated" in name.lower() or "user access administrator" in name.lower():
+    if "elevate" in name.lower() or "user access administrator" in name.lower():
         return 3, "user access administrator over all subscriptions"
-    admin = source == "okta" and name.endswith("privilege.grant") or name.endswith(":admin")
+    admin = (source == "okta" and name.endswith("privilege.grant")) or name.endswith(":admin")
     return (3, "an administrator role") if admin else (2, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,12 +100,15 @@ class Detection(Rule):
             traps.append("several colleagues do this")
         elif known and not new and not place.score:
             points -= 1
+        elif not known and weight == 2 and is_person(event):
+            points += 1
+            reasons.append("by hand")
         elif not known and not is_person(event) and (weight < 3 or event.actor.kind == "workload"):
             points -= 1
         severity = band(points)
         if severity is None:
             return
-        session = facts.session or facts.life
+        session = facts.life or facts.session
         since = f", {span(event.time - session.first)} into the session" if session is not None and session.count > 1 else ""
         on_what = next((t.id for t in event.d.targets if not t.type.endswith("documentName")), event.target)
         target = f" on {on_what.rpartition('/')[2]}" if on_what else ""
@@ -146,4 +150,6 @@ def _weight(event: Event) -> tuple[int, str]:
         if "portforward" in name or "proxy" in name:
             return 1, name
         return 3, "a shell was opened in a container" if "exec" in name else name
+    if event.source.startswith("azure"):
+        return (3 if re.search(r"runcommand|extensions|serialconsole|runcommands", name) else 2), name.rpartition("microsoft.")[2]
     return 2, name

@@ -133,7 +133,7 @@ class Detection(Rule):
         points = 0
         if once >= 2 * _ENOUGH:
             points = 3
-        elif once >= _ENOUGH or once >= 5 and burst.history and burst.known <= 2 * len(burst.secrets):
+        elif once >= _ENOUGH or (once >= 5 and burst.history and burst.known <= 2 * len(burst.secrets)):
             points = 2
         elif grave and burst.person:
             points = _foreign(burst)
@@ -174,10 +174,13 @@ class Detection(Rule):
 
 def _foreign(burst: _Burst) -> int:
     """A password or client secret of somebody else shown to a person weighs as much as a small harvest."""
-    users = [t.id for t in burst.last.d.targets if t.type.lower() in ("user", "appuser")]
-    if users and all(u == burst.last.actor.id or u in burst.last.actor.names for u in users):
+    event = burst.last
+    users = [t for t in event.d.targets if t.type.lower() in ("user", "appuser")]
+    mine = {event.actor.id, *(n.lower() for n in event.actor.names)}
+    mails = {n.lower() for t in users for n in t.names if "@" in n}
+    if users and (mails <= mine if mails else all(t.id in mine for t in users)):
         return 0
-    return 3 if users and "password" in burst.last.action.name else 1
+    return 3 if users and "password" in event.action.name else 1
 
 
 def _names(event: Event) -> list[tuple[str, int]]:

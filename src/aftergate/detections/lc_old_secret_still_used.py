@@ -124,7 +124,7 @@ class Detection(Rule):
         identity = facts.identity
         for name in (identity.id, *sorted(identity.names)):
             added = self.added.get(name)
-            if added is not None and life.first < added[0] - DAY_MS and facts.gap_ms >= IDLE_MS and event.time - added[0] >= IDLE_MS:
+            if added is not None and life.first < added[0] - DAY_MS and event.time - added[0] >= OVERLAP_MS:
                 return _Rotation("", added[0], added[1])  # a new key exists, its use is in a log we do not have
         return None
 

@@ -80,7 +80,8 @@ class Detection(Rule):
         if target is None:
             return
         # display names are not unique: only ids and what joins logs
-        names = tuple(dict.fromkeys(plain(name) for name in (target.id, *target.names) if name == target.id or joinable(name)))
+        shown = [v for k in ("userName", "userPrincipalName", "email") if isinstance(v := (event.d.params or {}).get(k), str) and "@" in v]
+        names = tuple(dict.fromkeys(plain(name) for name in (target.id, *target.names, *shown) if name == target.id or joinable(name)))
         if not ends:
             for name in names:
                 held = self.ends.get(name)
@@ -153,9 +154,10 @@ def _lawful(event: Event, facts: Facts, end: _End) -> tuple[int, bool]:
                 return (mint.expires_at or mint.time + (STS_USER_MS if mint.grant == "session_token" else STS_ROLE_MS)) + 5 * MINUTE_MS, True
             if mint is not None:
                 return end.time + REPLICATION_MS, end.source == event.source
-            # first seen after the end: minted at most then
+            # its mint is in no log: it was made at the latest when first used, or when the identity ended
             longest = STS_ROLE_MS if event.session else STS_USER_MS
-            return end.time + longest, True
+            made = facts.life.first if facts.life is not None else end.time
+            return min(made, end.time) + longest, True
         if event.kind is Kind.SIGN_IN:
             return end.time + REPLICATION_MS, True
         return end.time + HOUR_MS, True

@@ -19,6 +19,9 @@ _NAMES = {
     "key": "a key",
     "impersonation": "impersonation",
     "managed_identity": "the identity of its machine",
+    "role by web_identity": "a role taken with a federated token",
+    "role by assume_role": "a role taken with another credential",
+    "role by saml": "a role taken through single sign-on",
 }
 
 
@@ -77,7 +80,7 @@ class Detection(Rule):
             self._added(event, facts)
         if not event.ok or event.actor.first_party:
             return
-        kind = _kind(event)
+        kind = _kind(event, facts)
         if kind is None or not (nonhuman(facts.identity, event) or (event.actor.kind == "unknown" and event.source.startswith("aws."))):
             return
         identity, now = facts.identity, event.time
@@ -114,8 +117,8 @@ class Detection(Rule):
             severity = "high"
         elif points >= 2 or (points == 1 and fresh and added is None and event.origin.network != "cloud"):
             severity = "medium"
-        if not fresh and severity == "low":
-            return  # a rotation
+        if severity == "low" and (not fresh or kind.startswith("role by")):
+            return  # a rotation; or a role that two callers share
         if added is not None and (self.directory.is_rotator(added.by) or self.directory.is_deployer(added.by) or (added.machine and points < 2)):
             severity = "low"
             traps.append("added by the pipeline or rotator that manages it")
@@ -166,7 +169,7 @@ class Detection(Rule):
         return None
 
 
-def _kind(event: Event) -> str | None:
+def _kind(event: Event, facts: Facts) -> str | None:
     """What kind of credential the caller showed; None where the log does not tell."""
     detail = event.d
     if event.source.startswith("gcp."):
@@ -178,8 +181,12 @@ def _kind(event: Event) -> str | None:
         key = event.credential or ""
         if key.startswith("AKIA"):
             return "access key"
-        # session keys of a user; a role never has another kind
-        return "session" if key.startswith("ASIA") and ":user/" in event.actor.id else None
+        if not key.startswith("ASIA"):
+            return None
+        if ":user/" in event.actor.id:
+            return "session"
+        mint = facts.life.mint if facts.life is not None else None
+        return f"role by {mint.grant}" if mint is not None and mint.grant in ("web_identity", "assume_role", "saml") else None
     kind = detail.credential_type
     if kind is None or kind in ("none", "") or event.source in ("graph.activity", "entra.audit", "vault", "github.secret_scanning"):
         return None

@@ -68,28 +68,37 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.grants: dict[tuple[str, ...], _Grant] = {}
+        self.pending: dict[tuple[str, str], _Grant] = {}  # approvals by person and client, where the redemption names another session
         self.habits: dict[tuple[str, str], dict[str, int]] = {}  # (identity, network) of pollers: when last
 
     def step(self, event: Event, facts: Facts) -> None:
         if not event.ok:
             return
         detail = event.d
-        keys = _keys(event, facts)
+        keys = _keys(event)
+        pair = (facts.identity.id, event.shape.client or "")
         if event.kind is Kind.DEVICE_CODE_APPROVAL:
             made = _Grant()
             made.approver, made.approved = event.origin, event.time
             made.events.append(event.id)
             for key in keys:
                 self.grants[key] = made
+            self.pending[pair] = made
             return
         grant = next((found for key in keys if (found := self.grants.get(key)) is not None), None)
+        if grant is None and not keys and not event.source.startswith(("entra.", "graph.", "m365")):
+            grant = self.grants.get(("c", *pair))
         started = detail.grant == "device_code" or (detail.transfer == "deviceCodeFlow" and detail.incoming is None)
         if grant is None or (started and grant.poller is not None and event.time - grant.polled > CODE_MS):
             if not (started or detail.transfer == "deviceCodeFlow"):
                 return
-            grant = _Grant()
+            waiting = self.pending.get(pair) or self.pending.get((pair[0], ""))
+            fits = waiting is not None and started and waiting.poller is None and event.time - waiting.approved <= CODE_MS
+            grant = waiting if waiting is not None and fits else _Grant()
             for key in keys:
                 self.grants[key] = grant
+            if pair[1]:
+                self.grants["c", *pair] = grant
         if not event.session and event.time - max(grant.approved, grant.polled) > CLIENT_KEPT_MS:
             return
         if not event.origin.known:
@@ -160,15 +169,13 @@ class Detection(Rule):
         )
 
 
-def _keys(event: Event, facts: Facts) -> list[tuple[str, ...]]:
-    """What joins approval, redemption and use: the session or refresh family; without either, the person and the client."""
+def _keys(event: Event) -> list[tuple[str, ...]]:
+    """What joins approval, redemption and use: the session or the refresh family."""
     keys: list[tuple[str, ...]] = []
     if event.session:
         keys.append(("s", event.session))
     if event.d.family:
         keys.append(("f", event.d.family))
-    if not keys and event.shape.client:
-        keys.append(("c", facts.identity.id, event.shape.client))
     return keys
 
 

@@ -88,6 +88,8 @@ class Detection(Rule):
         if not event.ok or session is None or event.actor.kind in ("workload", "service") or not origin.known:
             return
         detail = event.d
+        if event.kind is not Kind.TOKEN_REFRESH and not event.source.startswith("entra."):
+            return  # a browser session that opens another application spends no refresh token
         if detail.credential_type not in (None, "none") or detail.transfer is not None:
             return  # a confidential client's row; or a device code's, which has its own detection
         now = event.time

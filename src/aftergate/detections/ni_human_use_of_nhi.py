@@ -97,10 +97,12 @@ class Detection(Rule):
                 kinds[shape.agent.kind] = kinds.get(shape.agent.kind, 0) + use.count
         total = sum(kinds.values())
         programs = total - kinds.get("browser", 0) - kinds.get("mobile_app", 0) - kinds.get("desktop_app", 0) - kinds.get("cli", 0)
-        if programs < 0.9 * total or kinds.get("sdk", 0) + kinds.get("http_library", 0) + kinds.get("service", 0) < 0.5 * total:
+        if programs < 0.9 * total:
             return False
         if machine_named(identity):
             return True
+        if kinds.get("sdk", 0) + kinds.get("http_library", 0) + kinds.get("service", 0) < 0.5 * total:
+            return False
         # an access key of an account that no person ever logged in with, and that lives in a data centre
         networks = {home.network for home in homes(identity, event.time)}
         return event.actor.kind == "unknown" and bool(networks) and networks <= MACHINE

@@ -94,6 +94,8 @@ class Detection(Rule):
             reasons = (*reasons, "and does what it never did")
         if points <= 0:
             return
+        if origin.network == "vendor":
+            points = min(points, 1)  # a vendor's own servers: scanners that test a leaked key, webhooks
         if access_key and not {home.network for home in before} <= MACHINE and not (rented and new_program):
             points = min(points, 1)  # a person's own key travels with the person
         severity: Severity = "low"

@@ -22,7 +22,7 @@ def who(event: Event) -> str:
     actor = event.shape.actor
     if actor.display:
         return actor.display
-    for name in actor.names:
+    for name in (actor.id, *actor.names):
         if "@" in name:
             return name
     return actor.id.rpartition("/")[2] or actor.id

@@ -12,6 +12,7 @@ from aftergate.vocabulary import Agent, Bit, Event, Origin, Severity
 
 WINDOW_MS = 12 * HOUR_MS  # A, B and A again must fit into this
 _RELAYS = frozenset({"proxy", "relay", "vendor"})
+_ROAMING = frozenset({"mobile", "relay", "proxy"})
 _STATIC = frozenset({"api_key", "client_secret", "certificate", "pat"})
 
 
@@ -42,6 +43,7 @@ class Detection(Rule):
         traps=(
             "Both address families of one line, pools of one gateway or cloud, and networks many of the organisation's identities use are one egress.",
             "Company gateways and privacy relays beside a home line: they need other signs too.",
+            "One device id in both places: a person who switches a tunnel on and off.",
             "Services that call on somebody's behalf, the vendor's own back ends and its cloud shell.",
             "A pair of networks the same identity has used for days: habit.",
         ),
@@ -123,7 +125,7 @@ class Detection(Rule):
         if guest.origin.network in RENTED:
             score += 2
             signs.append(f"a {guest.origin.network} network")
-        elif guest.origin.network in _RELAYS or guest.origin.network == "cloud" and not human:
+        elif guest.origin.network in _RELAYS or (guest.origin.network == "cloud" and not human):
             score -= 1
         if guest.origin.country and host.origin.country and guest.origin.country != host.origin.country:
             score += 1
@@ -131,9 +133,16 @@ class Detection(Rule):
         if not any(same_program(x, y) for x in guest.agents for v in hosts for y in v.agents):
             score += 2
             signs.append("another program or system")
-        elif guest.device is not None and host.device is not None and guest.device != host.device:
-            score += 2
-            signs.append("another device")
+        elif guest.device is not None and host.device is not None:
+            if guest.device != host.device:
+                score += 2
+                signs.append("another device")
+            elif event.source == "okta":
+                score -= 3  # measured in the browser; elsewhere the device is a claim of the token and is stolen with it
+        roaming = life.is_session or {guest.origin.network, host.origin.network} & _ROAMING  # a phone changes networks within the hour
+        if not roaming and len(hosts) >= 2 and hosts[-1].start - hosts[-2].end < HOUR_MS:
+            score += 1
+            signs.append("changes within the hour")
         if guest.new:
             score += 1
             signs.append("a network new for the identity")

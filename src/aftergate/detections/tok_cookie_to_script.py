@@ -90,7 +90,7 @@ class Detection(Rule):
             return "low", "the script's network is the organisation's"
         score = strangeness(self.world, facts.identity, event).score
         if event.source.startswith(_HYBRID):
-            if origin.provider == "azure" or score < 3 and origin.network not in RENTED or score < 2:
+            if origin.provider == "azure" or (score < 3 and origin.network not in RENTED) or score < 2:
                 return None, ""
             if event.agent.kind in ("cli", "sdk") and origin.network not in RENTED:
                 return "low", "a command line signed in through the browser"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import agent_new, homes, nonhuman, novelty, ours, place, span, when, who
-from aftergate.lineage.state import DAY_MS, Identity
+from aftergate.lineage.state import DAY_MS, Identity, Life
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Severity
 
@@ -37,6 +37,7 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.awake: dict[str, int] = {}  # identity -> when last looked at
+        self.lives: dict[str, list[Life]] = {}  # identity -> its newest credentials, whose last use tracking keeps exact
         self.gaps: dict[str, list[int]] = {}  # credential or identity -> its earlier sleeps, ms
         self.woken: dict[str, tuple[int, int, int]] = {}  # credential or identity -> when it woke, before which time it slept, the sleep
 
@@ -45,12 +46,18 @@ class Detection(Rule):
         last = self.awake.get(identity.id, identity.first)
         self.awake[identity.id] = now
         life = facts.life if facts.life is not None and not facts.life.is_session else None
+        if facts.mask & Bit.NEW_LIFE and life is not None:
+            lives = self.lives.setdefault(identity.id, [])
+            lives.append(life)
+            if len(lives) > 6:
+                del lives[0]
         if facts.mask & Bit.GAP and life is not None and facts.gap_ms >= DORMANT_MS:
             if self._counts(identity, event, True):
                 self._wake(life.id, event, facts, facts.gap_ms)
             return
         if now - last >= DORMANT_MS:
             before = max((use.last for use in identity.uses.values() if use.last < now), default=last)
+            before = max([before, now - facts.gap_ms if facts.gap_ms else 0, *(held.last for held in self.lives.get(identity.id, ()) if held is not life)])
             gap = now - max(last, before)
             if gap >= DORMANT_MS and identity.count > 3 and self._counts(identity, event, False):
                 self._wake(identity.id, event, facts, gap)
@@ -65,7 +72,8 @@ class Detection(Rule):
     def _counts(identity: Identity, event: Event, key: bool) -> bool:
         if event.actor.first_party or event.actor.kind == "service" or not event.ok:
             return False
-        return key or nonhuman(identity, event) or event.actor.kind == "unknown"
+        # a caller the log does not identify is many callers
+        return key or nonhuman(identity, event) or (event.actor.kind == "unknown" and event.credential is not None)
 
     def _wake(self, key: str, event: Event, facts: Facts, gap: int) -> None:
         self._judge(key, event, facts, (event.time, event.time - gap, gap))
@@ -93,6 +101,9 @@ class Detection(Rule):
         elif points == 0 and (rhythm or calendar):
             severity = "low"
             traps.append("slept as long before" if rhythm else "slept whole months, and woke at its usual place with its usual program")
+        elif points == 0 and event.actor.kind == "human":
+            severity = "low"
+            traps.append("a person's key at the person's own place")
         if points < 2 and self.directory.ticket_for((identity.id, key, *identity.names), event.time):
             severity = "low"
             traps.append("a change ticket covers it")

@@ -11,7 +11,7 @@ from aftergate.detections.reasoning import place, same_place, who
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Origin, Severity
 
-_INSTANCE = re.compile(r"/(?:i-[0-9a-f]{8,17}|mi-[0-9a-f]{17})\Z")
+_INSTANCE = re.compile(r"/i-[0-9a-f]{8,17}\Z")
 # sessions of managed compute are named by the service, so the credential was handed out inside it
 _FUNCTION = re.compile(r"(?:aws:ec2-instance|ecs-tasks|eks-pod-identity|AWSCodeBuild-|/eks-[\w-]+-[0-9a-f-]{36}\Z)")
 _CLOUD_OF = {"aws": "aws", "gcp": "gcp"}
@@ -59,7 +59,7 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         origin = event.origin
-        if origin.ip is None or event.agent.kind == "service" and not origin.known:
+        if origin.ip is None or (event.agent.kind == "service" and not origin.known):
             return
         host = _host_of(event, facts)
         if host is None:
@@ -87,7 +87,7 @@ class Detection(Rule):
             return
         if not inside and not _INSTANCE.search(host):
             return  # never seen in its cloud: what its place is stays open
-        if origin.known or origin.network == "private" and origin.trustworthy and event.agent.family not in {u.agent for u in before}:
+        if origin.known or (origin.network == "private" and origin.trustworthy and event.agent.family not in {u.agent for u in before}):
             home = inside[0] if inside else before[0]
             self._tell(host, event, facts, home, "high", away=origin)
 

@@ -16,7 +16,7 @@ class Address(Struct):
     """Who uses a cluster-inner address: the pods of tokens, and nodes."""
 
     pods: set[str]
-    node: bool = False
+    node: str | None = None
 
 
 class Detection(Rule):
@@ -55,7 +55,7 @@ class Detection(Rule):
         origin = event.origin
         actor = event.actor.id
         if actor.startswith("system:node:") and origin.ip is not None:
-            self.addresses.setdefault(origin.ip, Address(set())).node = True
+            self.addresses.setdefault(origin.ip, Address(set())).node = actor.removeprefix("system:node:")
             return
         token = event.credential
         if token is None or not token.startswith("JTI=") or not actor.startswith("system:serviceaccount:") or origin.ip is None:
@@ -74,9 +74,9 @@ class Detection(Rule):
         if not origin.known:
             self.inner.add(actor)
             if origin.network == "private":
-                self._inside(event, facts, origin, uid or pod)
+                self._inside(event, facts, origin, uid or pod, node)
             return
-        if origin.provider is None and org_egress(self.world, origin, facts.identity) or self.directory.egress_ok(actor, origin.ip):
+        if (origin.provider is None and org_egress(self.world, origin, facts.identity)) or self.directory.egress_ok(actor, origin.ip):
             return
         if self.world.shared_net(origin.net, facts.identity) >= 3 or self._usual(facts, origin, event.time):
             return
@@ -88,7 +88,7 @@ class Detection(Rule):
         first = facts.identity.net_first.get(origin.net)
         return first is not None and first < now and facts.identity.nets()[origin.net].days > 1 and facts.identity.id not in self.inner
 
-    def _inside(self, event: Event, facts: Facts, origin: Origin, pod: str | None) -> None:
+    def _inside(self, event: Event, facts: Facts, origin: Origin, pod: str | None, node: str | None) -> None:
         """From another pod's own address, or by a person's program from an address no pod or node has."""
         assert origin.ip is not None
         address = self.addresses.setdefault(origin.ip, Address(set()))
@@ -101,8 +101,9 @@ class Detection(Rule):
             if others and len(stranger) == 1 and not address.node and not origin.ip.endswith(".1"):
                 grade: Severity = "high" if tool else "medium"
                 self._tell(event, facts, grade, f"from {origin.ip}, the address of another pod, with {event.agent.family}")
-            elif others and tool and not stranger and not address.node:
-                self._tell(event, facts, "high", f"from {origin.ip}, which no pod or node has, with {event.agent.family}")
+            elif others and tool and not stranger and address.node != node:
+                where = f"node {address.node}" if address.node else "no pod or node"
+                self._tell(event, facts, "high", f"from {origin.ip}, an address of {where}, with {event.agent.family}")
         if len(address.pods) < 8:
             address.pods.add(mine)
 

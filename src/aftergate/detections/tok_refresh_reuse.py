@@ -62,22 +62,25 @@ class Detection(Rule):
         detail = event.d
         shape = event.shape
         token = detail.spent
-        lane = (facts.identity.id, shape.client)
+        lanes = [(facts.identity.id, shape.client)]
+        users = [t.id for t in detail.targets if t.type.lower() == "user"]
+        lanes += [(known.id, shape.client) for known in map(self.world.identity, users) if known is not None and known is not facts.identity]
         first = self.spent.get(token) if token is not None else None
         alarm = shape.error is not None and bool(_SAID.search(f"{shape.error} {detail.status or ''} {shape.action.name}"))
         if first is not None or alarm:
-            self._judge(event, facts, first, self.latest.get(lane), alarm)
+            self._judge(event, facts, first, next((s for s in map(self.latest.get, lanes) if s is not None), None), alarm, users)
         if shape.error is not None:
             return
         made = Spend(
             event.time, event.id, shape.origin, shape.agent, shape.device, detail.issued,
             facts.has(Bit.IDENTITY_NET) and facts.identity.count > 5,
         )
-        self.latest[lane] = made
+        for lane in lanes:
+            self.latest[lane] = made
         if token is not None and first is None and detail.issued_class == "refresh_token" and token not in detail.issued:
             self.spent[token] = made
 
-    def _judge(self, event: Event, facts: Facts, first: Spend | None, latest: Spend | None, alarm: bool) -> None:
+    def _judge(self, event: Event, facts: Facts, first: Spend | None, latest: Spend | None, alarm: bool, users: list[str]) -> None:
         shape = event.shape
         token = event.d.spent
         if not alarm and shape.error is not None:
@@ -114,7 +117,7 @@ class Detection(Rule):
                 f"A used-up refresh token of {who(event)} was presented from {place(shape.origin)} with {shape.agent.family}; {told}."
                 + ("" if shape.error is not None else " The issuer accepted it.")
             ),
-            subject=subject_of(facts.identity, event, credentials=[token, event.d.family]),
+            subject=subject_of(facts.identity, event, credentials=[token, event.d.family], identities=users),
             evidence=[before.event] if before is not None else [],
             traps=traps,
         )

@@ -81,7 +81,7 @@ class Detection(Rule):
     subscriptions = (
         on(kinds=[Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE, Kind.CONSENT]),
         on(tags=[Tag.CONSENT]),
-        on(sources=("graph.", "github", "oauth."), bits=Bit.NEW_LIFE),
+        on(sources=("graph.",), bits=Bit.NEW_LIFE),
     )
 
     def start(self) -> None:
@@ -116,15 +116,20 @@ class Detection(Rule):
                 held.scopes |= scopes
 
     def _judge(self, event: Event, facts: Facts, held: Grants, scopes: set[str], client: str, consent: bool) -> None:
+        parent = facts.life.mint.detail if facts.life is not None and facts.life.mint is not None else None
+        beyond = False
         fresh = sorted(s for s in scopes - held.scopes if weight(s) > held.weight)
+        if parent is not None and parent.scopes and event.kind in (Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE):
+            most = max(weight(s) for s in parent.scopes)
+            more = sorted(s for s in scopes - set(parent.scopes) if weight(s) > max(most, 1))
+            beyond = bool(more) and (event.kind is Kind.TOKEN_REFRESH or most > 0)
+            fresh = more if beyond else fresh
         found = self.book.get(self.meta.slug, self._key(facts, client, consent))
         if not fresh:
             if found is not None and found.severity != "low" and scopes & set(self.raised.get(found.id, ())):
                 self._again(event, facts, found.subject, client, consent)
             return
         grew = max(weight(s) for s in fresh)
-        parent = facts.life.mint.detail if facts.life is not None and facts.life.mint is not None else None
-        beyond = event.kind in (Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE) and parent is not None and bool(parent.scopes)
         if grew < 2 or (held.count < HISTORY and not beyond and not consent):
             return
         person = facts.identity.kind == "human" and not consent
@@ -145,6 +150,7 @@ class Detection(Rule):
             narrative=(
                 f"{named} got {_WORDS[grew]} rights ({', '.join(fresh[:4])}) at {when(event.time)} from {place(event.origin)}; its {held.count} "
                 f"grants since {when(held.first)} held at most {_WORDS.get(held.weight, 'identity')} ones."
+                + (" A refresh or exchange cannot go beyond the token it is for." if beyond else "")
             ),
             subject=subject_of(facts.identity, event, identities=[client or None], credentials=event.d.issued),
             evidence=[event.id, held.event],

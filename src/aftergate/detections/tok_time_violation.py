@@ -49,8 +49,8 @@ class Detection(Rule):
         now = event.time
         if detail is not None and (detail.token_issued_at is not None or detail.token_expires_at is not None):
             issued, end = detail.token_issued_at, detail.token_expires_at
-            if detail.issued:
-                return  # the times are of the token being issued
+            if detail.issued or "introspect" in event.action.name:
+                return  # the times are of a token being issued, or of one that somebody asks about
             if issued is not None and issued > now + SKEW_MS:
                 self._tell(event, facts, "before", issued)
             elif end is not None and now > end + SKEW_MS:
@@ -62,10 +62,13 @@ class Detection(Rule):
         if life is None:
             return
         mint = life.mint
-        if mint is None or mint.expires_at is None or now <= mint.expires_at + GRACE_MS:
+        if mint is None or now - mint.time <= GRACE_MS:
             return
-        if mint.klass in _EXACT and event.credential is not None and mint.expires_at - mint.time != _KUBELET_TTL_MS and mint.parent != event.credential:
-            self._tell(event, facts, "after", mint.expires_at)
+        end = mint.expires_at  # unknown where the request named no duration: services hand out six hours, people twelve
+        if end is None or now <= end + GRACE_MS or event.credential is None:
+            return
+        if mint.klass in _EXACT and end - mint.time != _KUBELET_TTL_MS:
+            self._tell(event, facts, "after", end)
 
     def _tell(self, event: Event, facts: Facts, how: str, moment: int) -> None:
         life: Life | None = facts.life

@@ -9,7 +9,19 @@ from typing import Any
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
-from aftergate.detections.conduct import Practice, account_of, automation, band, began, is_person, open_to_all, own_accounts, place_of, session_key, statements
+from aftergate.detections.conduct import (
+    Practice,
+    account_of,
+    automation,
+    band,
+    began,
+    is_person,
+    open_to_all,
+    own_accounts,
+    place_of,
+    session_key,
+    statements,
+)
 from aftergate.detections.reasoning import established, when, who
 from aftergate.lineage.state import Identity
 from aftergate.lineage.tracking import Facts
@@ -81,7 +93,8 @@ class Detection(Rule):
         if event.agent.kind == "tool":
             points += 1
             reasons.append(f"with {event.agent.family}")
-        if began(identity, act, event.time) and (is_person(event) or place.score):
+        update = "update" in act.lower() and weight <= 3  # a certificate renewed, a condition changed
+        if began(identity, act, event.time) and ((weight >= 3 and not update) or foreign or place.score):
             points += 1
             reasons.append("it never did this before")
         if (machine or self.directory.is_deployer(identity.id)) and not place.score:
@@ -90,7 +103,7 @@ class Detection(Rule):
         elif habit and place.score < 2:
             points -= 2
             traps.append("does this on other days too")
-        elif weight <= 2 and established(identity, event.time) and not place.score:
+        elif (weight <= 2 or update) and established(identity, event.time) and not place.score:
             points -= 1
         self.held.append(_Held(event, identity, subject_of(identity, event), points, reasons, traps, foreign))
 
@@ -129,7 +142,7 @@ class Detection(Rule):
         if _GONE.search(verb) and not re.search(r"deactivated_|disabled_", verb):
             return (1 if Tag.DEFENCE_WEAKEN not in event.action.tags else 2), f"{verb}: trust was taken away", []
         if event.source.startswith("aws."):
-            weight = {"CreateOpenIDConnectProvider": 3, "CreateSAMLProvider": 3, "UpdateSAMLProvider": 3, "CreateTrustAnchor": 3, "UpdateTrustAnchor": 3,
+            weight = {"CreateOpenIDConnectProvider": 3, "CreateSAMLProvider": 3, "CreateTrustAnchor": 3, "UpdateTrustAnchor": 3,
                       "ConfigureExternalIdP": 3, "EnableExternalIdPConfigurationForDirectory": 3, "CreateTrustedTokenIssuer": 3}.get(verb, 2)  # fmt: skip
             if verb in ("CreateProfile", "UpdateProfile", "EnableProfile", "CreateInstance", "CreateIdentityProvider", "UpdateIdentityProvider"):
                 weight = 1
@@ -156,7 +169,9 @@ class Detection(Rule):
                 return 4, f"any workload of {issuer} may become the application ({subject})", []
             return (3 if new else 1 if issuer else 2), f"federated subject {subject or 'unknown'} of {'an issuer or organisation never seen' if new else issuer or 'an unknown issuer'}", []
         if "federation settings" in lower:
-            return 4, f"federation settings of a domain were set, issuer {changed.get('IssuerUri', ('', ''))[1] or 'unknown'}", []
+            old, new_issuer = changed.get("IssuerUri", ("", ""))
+            same = (bool(old) and old == new_issuer) or ("IssuerUri" not in changed and bool(changed))
+            return (2 if same else 4), f"federation settings of a domain were set, issuer {new_issuer or 'not shown'}", []
         if "domain authentication" in lower:
             now = changed.get("LiveType", ("", ""))[1]
             return (4 if "Federated" in now or not now else 1), f"sign-in of a domain is now {now or 'changed'}", []

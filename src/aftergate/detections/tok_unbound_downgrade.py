@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import RENTED, org_egress, place, strangeness, when, who
@@ -12,7 +12,7 @@ from aftergate.vocabulary import Event, Kind, Severity
 ENOUGH = 3  # bound tokens before an unbound one means anything
 
 
-class Bound(Struct, gc=False):
+class Bound(Struct):
     """What one client of one identity showed so far."""
 
     count: int = 0
@@ -20,8 +20,9 @@ class Bound(Struct, gc=False):
     last_event: str = ""
     unbound: int = 0
     said: bool = False  # the log says `unbound`, so silence is not it
-    actions: set[str] | None = None
-    devices: set[str] | None = None
+    before: set[str] = field(default_factory=set)  # devices, networks and systems with unbound tokens while nothing was bound yet
+    actions: set[str] = field(default_factory=set)
+    devices: set[str] = field(default_factory=set)
 
 
 class Detection(Rule):
@@ -39,6 +40,7 @@ class Detection(Rule):
         traps=(
             "An application that cannot bind comes into use: it has no bound history of its own.",
             "A client rolled back to a version that does not bind, on the same device in a known network: low.",
+            "The same client on a phone, which cannot bind: low, and quiet where it was there from the start.",
         ),
         blind=("Issuers that do not log how a token is bound.",),
         recommended=(
@@ -63,12 +65,18 @@ class Detection(Rule):
         binding = detail.binding
         key = (facts.identity.id, shape.client or "")
         held = self.held.get(key)
+        if binding == "unbound" and (held is None or held.count < ENOUGH):
+            if held is None:
+                held = self.held[key] = Bound(first=event.time)
+            if len(held.before) < 50:
+                held.before.update(x for x in (shape.device, shape.origin.net, shape.agent.os) if x is not None)
+            held.said = True
+            return
         if binding == "bound":
             if held is None:
-                held = self.held[key] = Bound(first=event.time, actions=set(), devices=set())
+                held = self.held[key] = Bound(first=event.time)
             held.count += 1
             held.last_event = event.id
-            assert held.actions is not None and held.devices is not None
             held.actions.add(shape.action.name)
             if shape.device is not None:
                 held.devices.add(shape.device)
@@ -77,23 +85,25 @@ class Detection(Rule):
             return
         if binding == "unbound":
             held.said = True
-        elif held.said or shape.source.startswith("entra.") or held.actions is None or shape.action.name not in held.actions:
+        elif held.said or shape.source.startswith("entra.") or shape.action.name not in held.actions:
             return  # silence means an unbound token only where bound ones of the same operation were marked
         self._judge(event, facts, held)
 
     def _judge(self, event: Event, facts: Facts, held: Bound) -> None:
         held.unbound += 1
-        if held.count < ENOUGH or held.unbound > held.count:
-            return
         shape = event.shape
+        if held.count < ENOUGH or held.unbound > held.count or {shape.device, shape.origin.net} & held.before:
+            return
         severity: Severity = "high"
         traps: list[str] = []
-        assert held.devices is not None
         same_device = shape.device is not None and shape.device in held.devices
         odd = strangeness(self.world, facts.identity, event).score >= 2 or shape.origin.network in RENTED
         if not odd or org_egress(self.world, shape.origin, facts.identity):
-            severity = "low" if same_device or not held.devices or not shape.origin.known else "medium"
+            severity = "low"
             traps.append("same device in a known network: the client may have been rolled back" if same_device else "a known network")
+        elif shape.agent.os in ("ios", "android") and shape.origin.network not in RENTED:
+            severity = "low"
+            traps.append("a phone or tablet, where this client cannot bind its tokens")
         self.report(
             f"{facts.identity.id}|{shape.client}|{shape.origin.net}",
             event,

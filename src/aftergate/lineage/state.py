@@ -69,6 +69,7 @@ class Life(Struct, eq=False):
     death: Death | None = None
     root: str | None = None  # cached lineage root
     is_session: bool = False
+    ends: int = 1 << 62  # from when on it should not work, by its mint
     parts: set[object] | None = None  # addresses, networks, agent families, actions, clients and devices seen; from the second shape on
 
     def origins(self) -> dict[Origin, Use]:

@@ -42,6 +42,7 @@ B_GAP = int(Bit.GAP)
 B_VOLUME = int(Bit.VOLUME)
 B_NEW_COMBINATION = int(Bit.NEW_COMBINATION)
 B_AFTER_DEATH = int(Bit.AFTER_DEATH)
+B_PAST_END = int(Bit.PAST_END)
 _LIFE_PARTS = B_LIFE_NET | B_LIFE_AGENT | B_LIFE_ACTION | B_LIFE_CLIENT
 
 
@@ -205,6 +206,8 @@ class World:
                         mask |= B_GAP
                     life.last = now
                     life.count += 1
+                    if now > life.ends:
+                        mask |= B_PAST_END
                     session = life.session
                     facts.session_previous = None
                     if session is not None:
@@ -362,6 +365,8 @@ class World:
                 mask |= _session_bits(mask)
             elif mask & B_SESSION_DEVICE and not device:
                 mask &= ~B_SESSION_DEVICE
+            if now > life.ends:
+                mask |= B_PAST_END
             if life.death is not None:
                 mask |= B_AFTER_DEATH
         if identity.death is not None:
@@ -597,12 +602,20 @@ class World:
             self._credential_change(event, detail, identity)
         if Tag.IDENTITY_DISABLE in tags:
             for target in detail.targets or ():
-                self.kill_identity(target.id, Death(now, "disabled", event.id, identity.id, shape.source))
+                death = Death(now, "disabled", event.id, identity.id, shape.source)
+                self.kill_identity(target.id, death)
+                for name in target.names:
+                    # the same person under another id in another source
+                    if joinable(name) and self.identity(name) is not None:
+                        self.kill_identity(name, death)
         if Tag.IDENTITY_ENABLE in tags:
             for target in detail.targets or ():
                 found = self.identity(target.id)
                 if found is not None and found.death is not None and found.death.undone is None:
                     found.death.undone = now
+                revived = self.lives.get(target.id)
+                if revived is not None:
+                    revived.death = None
         if Tag.REVOKE in tags:
             for target in detail.targets or ():
                 self.kill_life(target.id, Death(now, "revoked", event.id, identity.id, shape.source))
@@ -644,6 +657,10 @@ class World:
                 life.mint = mint
             elif life.mint is None:
                 life.mint = mint
+            else:
+                continue
+            if expires is not None:
+                life.ends = expires
         if detail.spent is not None and detail.spent not in self.lives:
             spent = self.lives[detail.spent] = Life(detail.spent, event.shape.source, now, now, event.shape)
             spent.first_event = event.id

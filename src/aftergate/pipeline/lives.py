@@ -10,21 +10,41 @@ from aftergate.lineage.tracking import World, plain
 from aftergate.pipeline.scan import Options, ordered
 from aftergate.vocabulary import Event
 
-KEEP = 2_000  # events of one story; beyond it the middle is left out and counted
+KEEP = 2_000  # events of one story; of a busier one every second, fourth, eighth ... is kept, so that what is kept spans all of it
 
 
 class Story(Struct):
     """Events of one story, in order."""
 
     events: list[Event] = field(default_factory=list)
-    left_out: int = 0  # events dropped from the middle
+    left_out: int = 0
+    every: int = 1  # one in how many ordinary events is kept
+    seen: int = 0  # ordinary events so far
 
     def add(self, event: Event, important: frozenset[str]) -> None:
-        """Keep an event: always if important, else while there is room."""
-        if len(self.events) < KEEP or event.id in important:
-            self.events.append(event)
-        else:
-            self.left_out += 1
+        """Keep an event: always if important, else as `every` says."""
+        if event.id not in important:
+            self.seen += 1
+            if self.seen % self.every:
+                self.left_out += 1
+                return
+        self.events.append(event)
+        if len(self.events) > KEEP:
+            self._thin(important)
+
+    def _thin(self, important: frozenset[str]) -> None:
+        kept: list[Event] = []
+        ordinary = 0
+        for event in self.events:
+            if event.id not in important:
+                ordinary += 1
+                if ordinary % 2 == 0:
+                    continue
+            kept.append(event)
+        if ordinary > KEEP // 4:  # else nearly all is important, and stays
+            self.left_out += len(self.events) - len(kept)
+            self.events = kept
+            self.every *= 2
 
 
 def kin(world: World, names: Iterable[str]) -> set[str]:

@@ -9,13 +9,13 @@ from typing import Any, Final
 from aftergate.detections.engine import Engine
 from aftergate.errors import ConfigError
 from aftergate.lineage.tracking import World
-from aftergate.pipeline.lives import Story, gather, kin
+from aftergate.pipeline.lives import Story, gather
 from aftergate.pipeline.scan import Options
 from aftergate.report.lifeline import lay_out
 from aftergate.report.page import Drawn, render
 from aftergate.report.picture import legend, life_picture, summary_of
 from aftergate.report.text import clean
-from aftergate.report.tree import grow, tree_html
+from aftergate.report.tree import Families, Family, tree_html
 from aftergate.risk.incidents import Incident
 from aftergate.vocabulary import Event, Finding
 
@@ -44,12 +44,13 @@ def draw(options: Options, world: World, findings: Sequence[Finding], incidents:
     by_incident: dict[str, list[Finding]] = {}
     for finding in findings:
         by_incident.setdefault(finding.incident, []).append(finding)
-    families: dict[str, set[str]] = {}
+    index = Families(world)
+    families: dict[str, Family] = {}
     wanted: dict[str, tuple[set[str], set[str]]] = {}
     for incident in incidents[:MOST_DRAWN]:
-        keys = kin(world, [*incident.subject.credential, *incident.subject.session])
-        families[incident.id] = keys
-        wanted[incident.id] = (keys | set(incident.subject.credential) | set(incident.subject.session), set())
+        accused = {*incident.subject.credential, *incident.subject.session}
+        families[incident.id] = index.of(accused)
+        wanted[incident.id] = (families[incident.id].near | accused, set())
         wanted[incident.id + BACKGROUND] = (set(), _names(world, incident))
     readable = [p for p in options.paths if str(p) != "-"]
     important = frozenset(e for f in findings for e in f.evidence)
@@ -57,7 +58,7 @@ def draw(options: Options, world: World, findings: Sequence[Finding], incidents:
     drawn: dict[str, Drawn] = {}
     for incident in incidents[:MOST_DRAWN]:
         held = sorted(by_incident.get(incident.id, []), key=lambda f: (f.time, f.started, f.id))
-        drawn[incident.id] = _one(world, incident, held, families[incident.id], wanted[incident.id][0], gathered)
+        drawn[incident.id] = _one(incident, held, index, families[incident.id], wanted[incident.id][0], gathered)
     return drawn
 
 
@@ -71,10 +72,10 @@ def _names(world: World, incident: Incident) -> set[str]:
 
 
 def _one(
-    world: World, incident: Incident, findings: Sequence[Finding], family: set[str], keys: set[str], gathered: dict[str, Story]
+    incident: Incident, findings: Sequence[Finding], index: Families, family: Family, keys: set[str], gathered: dict[str, Story]
 ) -> Drawn:
     accused = {*incident.subject.credential, *incident.subject.session}
-    tree = tree_html(grow(world, family, accused), accused) if family else ""
+    tree = tree_html(index.grow(family, accused), accused) if family.line else ""
     story = gathered.get(incident.id)
     background = gathered.get(incident.id + BACKGROUND)
     if story is None and background is None:
@@ -97,9 +98,11 @@ def _one(
     if life is None:
         return Drawn(tree=tree, evidence=proof)
     said = summary_of(life)
+    heading = "Life of the credential" if about else "What the identity did"
     return Drawn(
-        picture=life_picture(life, f"Life of the credential: {said}"),
-        legend=legend(life.kinds, flags=bool(findings)),
+        picture=life_picture(life, f"{heading}: {said}"),
+        legend=legend(life.kinds, flags=bool(findings), aside=life.aside),
+        heading=heading,
         said=said,
         left_out=left_out,
         cut=any(s.gap for s in life.axis.segments),

@@ -25,7 +25,6 @@ MARKS: Final[dict[str, str]] = {
     "change": "change made",
     "end": "revoked, ended",
     "failed": "refused",
-    "aside": "same identity, other credential",
 }
 LIFE_ROW: Final = frozenset({"sign_in", "issue", "refresh", "change", "end"})
 _KINDS: Final[dict[Kind, str]] = {
@@ -59,6 +58,8 @@ class Mark(Struct):
     last: int
     count: int = 1
     flagged: bool = False  # a finding rests on it
+    aside: bool = False  # another credential of the same identity: background
+    shift: float = 0.0  # moved to the right so that two marks of one moment are both seen
     findings: set[int] = field(default_factory=set)
     actions: dict[str, int] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
@@ -77,6 +78,8 @@ class Mark(Struct):
         head = MARKS[self.kind]
         if self.count > 1:
             head = f"{head}, {plural(self.count, 'event')}"
+        if self.aside:
+            head += " (other credential or session of the same identity)"
         text = f"{head}\n{when} UTC\n{what}"
         if len(self.ids) == 1:
             text += f"\nby {short(next(iter(self.ids)), 40)}"
@@ -113,24 +116,28 @@ class Lifeline(Struct):
     events: int
     left_out: int
     kinds: list[str]
+    aside: bool  # is there background?
 
 
-def mark_kind(event: Event, keys: set[str]) -> str:
-    """Which mark an event gets. `keys` are the credentials and sessions that the story is about; empty: it is about the identity."""
+def mark_kind(event: Event) -> str:
+    """Which mark an event gets."""
     if not event.ok:
         return "failed"
     action = event.action
-    detail = event.d
     if Tag.REVOKE in action.tags or Tag.IDENTITY_DISABLE in action.tags:
         return "end"
     kind = _KINDS.get(action.kind)
-    if kind in (None, "change") and event.mints:
-        kind = "issue"
-    if kind is None:
-        if keys and event.credential not in keys and event.session not in keys:
-            return "aside"
-        return "use"
-    return kind
+    if kind in (None, "change") and event.d.issued:
+        return "issue"
+    return kind or "use"
+
+
+def beside(event: Event, keys: set[str]) -> bool:
+    """True for background: none of the credentials and sessions that the story is about was used, issued or spent."""
+    if not keys or event.credential in keys or event.session in keys:
+        return False
+    detail = event.detail
+    return detail is None or not (detail.spent in keys or keys.intersection(detail.issued) or any(t.id in keys for t in detail.targets))
 
 
 def lay_out(
@@ -155,7 +162,15 @@ def lay_out(
             break
         apart *= 1.6
     seen = {m.kind for lane in made for m in lane.marks}
-    return Lifeline(axis, made, _flags(findings, axis), len(events), left_out, [k for k in MARKS if k in seen])
+    return Lifeline(
+        axis,
+        made,
+        _flags(findings, axis),
+        len(events),
+        left_out,
+        [k for k in MARKS if k in seen],
+        any(m.aside for lane in made for m in lane.marks),
+    )
 
 
 class _Group(Struct):
@@ -170,10 +185,13 @@ class _Group(Struct):
 
 def _lanes(events: Sequence[Event], evidence: Mapping[str, set[int]]) -> list[_Group]:
     """Events by place and program; if that is too many, by place; if still too many, the least telling are one lane."""
+    net_of: dict[str, str] = {}  # several tables may name the network of one address in several ways: the first name holds
     for fine in (True, False):
         groups: dict[tuple[str, str], _Group] = {}
         for event in events:
-            key = (event.origin.net, event.agent.family if fine else "")
+            origin = event.origin
+            net = net_of.setdefault(origin.ip, origin.net) if origin.ip is not None else origin.net
+            key = (net, event.agent.family if fine else "")
             group = groups.get(key)
             if group is None:
                 group = groups[key] = _Group(event.time)
@@ -234,15 +252,16 @@ def _marks(groups: Sequence[_Group], axis: Axis, keys: set[str], evidence: Mappi
     lanes: list[Lane] = []
     for group in groups:
         lane = Lane(group.place, group.program, group.first, len(group.events), group.flagged)
-        open_marks: dict[tuple[str, bool], Mark] = {}
+        open_marks: dict[tuple[str, bool, bool], Mark] = {}
         for event in group.events:
-            kind = mark_kind(event, keys)
+            kind = mark_kind(event)
             numbers = evidence.get(event.id)
+            aside = numbers is None and beside(event, keys)
             x = axis.x(event.time)
-            mark = open_marks.get((kind, numbers is not None))
+            mark = open_marks.get((kind, numbers is not None, aside))
             if mark is None or x - mark.x1 >= apart:
-                mark = Mark(kind, x, x, event.time, event.time, 0, numbers is not None, event=event.id)
-                open_marks[kind, numbers is not None] = mark
+                mark = Mark(kind, x, x, event.time, event.time, 0, numbers is not None, aside, event=event.id)
+                open_marks[kind, numbers is not None, aside] = mark
                 lane.marks.append(mark)
             mark.count += 1
             mark.x1 = max(mark.x1, x)
@@ -252,8 +271,20 @@ def _marks(groups: Sequence[_Group], axis: Axis, keys: set[str], evidence: Mappi
             mark.ids.add(event.actor.display or event.actor.id)
             if numbers is not None:
                 mark.findings |= numbers
+        _part(lane.marks)
         lanes.append(lane)
     return lanes
+
+
+def _part(marks: list[Mark]) -> None:
+    """Move marks of one row that would hide each other apart, by little."""
+    ends = {True: -100.0, False: -100.0}
+    for mark in sorted(marks, key=lambda m: (m.x0, m.first, m.kind)):
+        row = mark.kind in LIFE_ROW
+        width = 12.0 if mark.count > 1 or mark.flagged else 10.0
+        if mark.x1 - mark.x0 <= 6:
+            mark.shift = min(max(0.0, ends[row] + width - mark.x0), 15.0, WIDTH - MARGIN / 2 - mark.x0)
+        ends[row] = max(ends[row], mark.x1 + mark.shift)
 
 
 def _flags(findings: Sequence[tuple[int, int, str]], axis: Axis) -> list[Flag]:

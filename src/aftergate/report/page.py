@@ -24,6 +24,7 @@ from aftergate.vocabulary import RANK, SEVERITIES, Event, Finding, Subject
 
 MOST_LISTED: Final = 1_000
 MOST_PROOFS: Final = 10
+BY: Final = '<th scope="col">by</th>'
 MOST_FINDINGS: Final = 40  # of one incident, told in full
 
 _FRAMEWORK: Final = {"attack": "ATT&CK", "atlas": "ATLAS", "nhi": "OWASP NHI", "csf": "NIST CSF"}
@@ -64,6 +65,28 @@ _FEATURES: Final = {
     "agent.grant": "what agents were allowed",
     "remote_exec": "remote execution",
     "device_code": "device code approvals",
+    "events": "events of its kind",
+    "silent": "silent sign-ins",
+    "pod": "pods of tokens",
+    "consent": "consent to applications",
+    "console.login": "console sign-ins",
+    "credential.add": "credentials added",
+    "credential.type": "kinds of credential",
+    "defence.change": "changes to protection settings",
+    "defence.weaken": "protection switched off",
+    "factor.add": "sign-in factors added",
+    "factor.reset": "sign-in factors reset",
+    "identity.disable": "identities disabled",
+    "impersonate": "impersonation",
+    "owner.add": "owners added",
+    "privilege.grant": "rights given",
+    "redirect.change": "redirect addresses changed",
+    "remote.exec": "remote execution",
+    "share.change": "shares opened",
+    "trust.change": "changes of trust in issuers",
+    "ai.discover": "listing of AI services",
+    "ai.enable": "AI services switched on",
+    "ai.invoke": "calls of AI services",
 }
 
 
@@ -72,6 +95,7 @@ class Drawn(Struct):
 
     picture: str = ""
     legend: str = ""
+    heading: str = "Life of the credential"
     said: str = ""
     left_out: int = 0
     cut: bool = False
@@ -182,7 +206,7 @@ def _overview(findings: Sequence[Finding], incidents: Sequence[Incident], data: 
     if findings:
         points = sorted((f.time, f.severity) for f in findings)
         label = f"{plural(len(points), 'finding')} over time, by severity"
-        cards.append(f'<div class="card wide"><h3>Findings over time</h3>{over_time(points, label)}</div>')
+        cards.append(f'<div class="card wide"><h3>Findings over time</h3><div class="slide">{over_time(points, label)}</div></div>')
         held = [(s, sum(f.severity == s for f in findings), sum(i.severity == s for i in incidents)) for s in reversed(SEVERITIES)]
         most = max(c for _, c, _ in held)
         rows = "".join(
@@ -204,7 +228,7 @@ def _overview(findings: Sequence[Finding], incidents: Sequence[Incident], data: 
             f'<td class="draw">{bar(counts[d] / counts[ranked[0]])}</td><td class="num">{number(counts[d])}</td></tr>'
             for d in ranked[:12]
         )
-        more = f'<p class="fine">and {len(ranked) - 12} more detections</p>' if len(ranked) > 12 else ""
+        more = f'<p class="fine">and {plural(len(ranked) - 12, "more detection")}</p>' if len(ranked) > 12 else ""
         cards.append(f'<div class="card"><h3>By detection</h3><table class="bars"><tbody>{rows}</tbody></table>{more}</div>')
     beside = len(cards)
     rates = data.get("join_rates", {})
@@ -331,10 +355,12 @@ def _incident(incident: Incident, findings: list[Finding], drawn: Drawn | None) 
         if drawn.scaled:
             notes.append("The shaded stretch, around the findings, has a larger scale.")
         if drawn.left_out:
-            notes.append(f"{plural(drawn.left_out, 'event')} left out of the background.")
+            notes.append(
+                f"Busy: {plural(drawn.left_out, 'event')} evenly left out, never one that a finding rests on; the numbers count what is drawn."
+            )
         parts.append(
-            f'<figure class="picture"><figcaption><h4>Life of the credential</h4>{drawn.legend}</figcaption>'
-            f'<div class="scroll" tabindex="0" role="region" aria-label="Picture of the life of the credential; scrolls sideways">{drawn.picture}</div>'
+            f'<figure class="picture"><figcaption><h4>{drawn.heading}</h4>{drawn.legend}</figcaption>'
+            f'<div class="scroll" tabindex="0" role="region" aria-label="Picture, {esc(drawn.heading.lower())}; scrolls sideways">{drawn.picture}</div>'
             f'<p class="fine">{" ".join(notes)}</p></figure>'
         )
     parts.append(f'<div class="findings"><h4>{"Findings" if len(findings) > 1 else "Finding"}</h4><ol>')
@@ -416,6 +442,10 @@ def _error(event: Event) -> str:
     return "" if event.shape.error is None else f' <span class="err">{esc(short(event.shape.error, 30))}</span>'
 
 
+def _by(event: Event) -> str:
+    return f'<td data-label="by">{esc(short(who(event), 40))}</td>'
+
+
 def _proof(finding: Finding, drawn: Drawn | None) -> str:
     """The events a finding rests on: told where they were read again, else by id."""
     events = drawn.evidence if drawn is not None else {}
@@ -423,16 +453,19 @@ def _proof(finding: Finding, drawn: Drawn | None) -> str:
     shown = told if len(told) <= MOST_PROOFS else [*told[:3], *told[-(MOST_PROOFS - 3) :]]
     held = {e.id for e in shown}
     rest = [e for e in finding.evidence if e not in held]
+    actors = {who(e) for e in shown}
+    alone = f", all by {esc(short(actors.pop(), 60))}" if len(actors) == 1 and len(shown) > 1 else ""
     rows = "".join(
         f'<tr><td class="when">{time_tag(e.time, seconds=True)}</td><td data-label="what">{esc(short(e.action.name, 60))}'
-        f'{_error(e)}</td><td data-label="by">{esc(short(who(e), 40))}</td>'
+        f"{_error(e)}</td>{'' if alone else _by(e)}"
         f'<td data-label="from">{esc(place(e.origin))}</td><td data-label="with">{esc(e.agent.family)}</td><td data-label="event"><code>{esc(e.id)}</code></td></tr>'
         for e in shown
     )
     out = ""
     if rows:
         out = (
-            '<div class="proof"><table><caption>Evidence</caption><thead><tr><th scope="col">time</th><th scope="col">what</th><th scope="col">by</th>'
+            '<div class="proof"><table><caption>Evidence'
+            f'{alone}</caption><thead><tr><th scope="col">time</th><th scope="col">what</th>{"" if alone else BY}'
             f'<th scope="col">from</th><th scope="col">with</th><th scope="col">event id</th></tr></thead><tbody>{rows}</tbody></table></div>'
         )
     if rest:
@@ -479,7 +512,7 @@ def _coverage(data: Mapping[str, Any]) -> str:
     every = catalogue()
     counts = data["findings"]["by_detection"]
     blind = "".join(
-        f'<tr><th scope="row"><code>{esc(slug)}</code></th><td>{esc(_meta_title(slug))}</td><td data-label="misses">{", ".join(esc(_FEATURES.get(m, m)) for m in needs) or "–"}</td></tr>'
+        f'<tr><th scope="row"><code>{esc(slug)}</code></th><td>{esc(_meta_title(slug))}</td><td data-label="not seen">{", ".join(esc(_FEATURES.get(m, m.replace(".", " ").replace("_", " "))) for m in needs) or "–"}</td></tr>'
         for slug, needs in missing.items()
     )
     able = "".join(
@@ -489,7 +522,8 @@ def _coverage(data: Mapping[str, Any]) -> str:
         if slug not in missing
     )
     blind_table = (
-        f'<table class="wide-table"><thead><tr><th scope="col">detection</th><th scope="col">what it would find</th><th scope="col">what these logs do not carry</th></tr></thead>'
+        '<p class="hint">Either the logs do not record it, or it did not happen while they were kept: from the logs alone the two cannot be told apart.</p>'
+        f'<table class="wide-table"><thead><tr><th scope="col">detection</th><th scope="col">what it would find</th><th scope="col">not seen in these logs</th></tr></thead>'
         f"<tbody>{blind}</tbody></table>"
         if blind
         else '<p class="fine">Every detection had the fields it needs in at least one source.</p>'
@@ -499,7 +533,7 @@ def _coverage(data: Mapping[str, Any]) -> str:
         '<p class="lead">What these logs could and could not show. Silence from a detection that cannot fire says nothing.</p>'
         f'<div class="card block"><h3>Records</h3>{sums}{"".join(f"<p class=note>{esc(n)}</p>" for n in notes)}</div>'
         f'<div class="card block"><h3>Sources read</h3>{table}</div>'
-        f'<div class="card block"><h3>Detections that cannot fire on these logs <span class="count-of">{len(missing)} of {len(every)}</span></h3>{blind_table}</div>'
+        f'<div class="card block"><h3>Detections that could not fire on these logs <span class="count-of">{len(missing)} of {len(every)}</span></h3>{blind_table}</div>'
         f'<details class="card block"><summary><h3>Detections that watched, and what each cannot see <span class="count-of">{len(every) - len(missing)} of {len(every)}</span></h3></summary>'
         f'<table class="wide-table"><thead><tr><th scope="col">detection</th><th scope="col">what it finds</th><th scope="col" class="num">findings</th>'
         f'<th scope="col">cannot see</th></tr></thead><tbody>{able}</tbody></table></details></section>\n'

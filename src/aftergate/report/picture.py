@@ -64,14 +64,17 @@ _SHAPES: Final[dict[str, Callable[[float, float, float], str]]] = {
     "change": _triangle,
     "end": _cross,
     "failed": _barred,
-    "aside": _circle,
 }
 
 
-def legend(kinds: Sequence[str], *, flags: bool) -> str:
+def legend(kinds: Sequence[str], *, flags: bool, aside: bool = False) -> str:
     """What the shapes mean: those that occur."""
     open_glyph = '<svg class="glyph" viewBox="0 0 16 16" aria-hidden="true">'
     rows = [f'<li>{open_glyph}<g class="m {kind}">{_SHAPES[kind](8, 8, 6)}</g></svg>{MARKS[kind]}</li>' for kind in kinds]
+    if aside:
+        rows.append(
+            f'<li>{open_glyph}<g class="m use aside">{_circle(8, 8, 6)}</g></svg>faint: other credentials of the same identity</li>'
+        )
     if flags:
         rows.append(
             f'<li>{open_glyph}<circle class="halo" cx="8" cy="8" r="6.5"/><circle class="dot" cx="8" cy="8" r="3"/></svg>a finding rests on it</li>'
@@ -105,17 +108,17 @@ def life_picture(life: Lifeline, label: str) -> str:
         out.append(
             f'<text class="lane{" hot" if lane.flagged else ""}" x="8" y="{n(y + 16)}"><tspan class="place">{esc(lane.place)}</tspan>{program}</text>'
         )
-        marks = sorted(lane.marks, key=lambda m: (m.flagged, m.first, m.kind))
-        ends = [m.x0 for m in marks]
+        marks = sorted(lane.marks, key=lambda m: (m.flagged, not m.aside, m.first, m.kind))
+        rows = {row: [m for m in marks if (m.kind in LIFE_ROW) is row] for row in (True, False)}
         for mark in marks:
             above = mark.kind in LIFE_ROW
-            out.append(_mark(mark, y + (33 if above else 49), any(0 < x - mark.x1 < 30 for x in ends)))
+            out.append(_mark(mark, y + (33 if above else 49), _crowded(mark, rows[above])))
     for flag in life.flags:
         text = _ranges(flag.numbers)
         half = max(10.0, 4 + 3.4 * len(text))
         x = min(max(flag.x, half + 2), WIDTH - half - 2)
         out.append(
-            f'<g class="pin" tabindex="-1" role="img" aria-label="{esc(flag.text)}"><title>{esc(flag.text)}</title>'
+            f'<g class="pin" tabindex="-1" role="img"><title>{esc(flag.text)}</title>'
             f'<path class="flag" d="M{n(x - half)} 4h{n(2 * half)}v16h{n(-(half - 5))}l-5 6l-5-6h{n(-(half - 5))}Z"/>'
             f'<text class="pinned" x="{n(x)}" y="16.5" text-anchor="middle">{text}</text></g>'
         )
@@ -137,21 +140,28 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, ordered)) if len(ordered) <= 3 else f"{ordered[0]}, {ordered[1]} …"
 
 
+def _crowded(mark: Mark, row: Sequence[Mark]) -> bool:
+    """Is there another mark where this one's number would stand?"""
+    left = mark.x1 + mark.shift + 8
+    return any(m is not mark and m.x0 + m.shift - 6 < left + 28 and m.x1 + m.shift + 6 > left for m in row)
+
+
 def _mark(mark: Mark, y: float, crowded: bool) -> str:
     shape = _SHAPES[mark.kind]
     wide = mark.x1 - mark.x0 > 6
     text = esc(mark.text())
-    parts = [f'<g class="m {mark.kind}" tabindex="-1" role="img" aria-label="{text}"><title>{text}</title>']
+    x0, x1 = mark.x0 + mark.shift, mark.x1 + mark.shift
+    parts = [f'<g class="m {mark.kind}{" aside" if mark.aside else ""}" tabindex="-1" role="img"><title>{text}</title>']
     if mark.flagged:
-        left, right = mark.x0 - 9.5, mark.x1 + 9.5
+        left, right = x0 - 9.5, x1 + 9.5
         parts.append(f'<rect class="halo" x="{n(left)}" y="{n(y - 9.5)}" width="{n(right - left)}" height="19" rx="9.5"/>')
     if wide:
-        parts.append(f'<rect class="run" x="{n(mark.x0)}" y="{n(y - 2.5)}" width="{n(mark.x1 - mark.x0)}" height="5" rx="2.5"/>')
+        parts.append(f'<rect class="run" x="{n(x0)}" y="{n(y - 2.5)}" width="{n(x1 - x0)}" height="5" rx="2.5"/>')
     radius = 6.0 if mark.count == 1 else 7.0
-    parts.append(shape((mark.x0 + mark.x1) / 2 if wide else mark.x0, y, radius))
-    if mark.count > 1 and (wide or not crowded):
-        x = mark.x1 + (11 if mark.flagged else 9)
-        if x < WIDTH - 24 and not crowded:
+    parts.append(shape((x0 + x1) / 2 if wide else x0, y, radius))
+    if mark.count > 1 and not crowded:
+        x = x1 + (11 if mark.flagged else 9)
+        if x < WIDTH - 24:
             parts.append(f'<text class="count" x="{n(x)}" y="{n(y + 3.5)}">×{number(mark.count)}</text>')
     parts.append("</g>")
     return "".join(parts)
@@ -183,8 +193,9 @@ def _scale(axis: Axis, y: float) -> str:
             out.append(f'<line class="tick" x1="{n(x)}" y1="{n(y)}" x2="{n(x)}" y2="{n(y + 5)}"/>')
             daily = step >= DAY and len(ticks) > 1
             text = day(t) if daily else clock(t, seconds=fine)
-            if x - last_label >= 46:
-                out.append(f'<text class="at" x="{n(min(max(x, 18), WIDTH - 18))}" y="{n(y + 18)}" text-anchor="middle">{text}</text>')
+            half = 25 if fine else 18
+            if x - last_label >= 2 * half + 10:
+                out.append(f'<text class="at" x="{n(min(max(x, half), WIDTH - half))}" y="{n(y + 18)}" text-anchor="middle">{text}</text>')
                 last_label = x
             date = stamp(t)[:10] if not daily else stamp(t)[:4]
             if date != dated and x - last_day >= 84 and not (segment.gap and x - segment.x0 < 0):

@@ -61,6 +61,14 @@
   addEventListener("hashchange", follow);
   follow();
 
+  // A picture wider than the screen begins where the findings are.
+  const aim = (incident) => {
+    const box = one(".scroll", incident), pin = one(".pin", incident);
+    if (!incident.open || !box || !pin || box.scrollWidth <= box.clientWidth + 4) return;
+    box.scrollLeft += pin.getBoundingClientRect().left - box.getBoundingClientRect().left - box.clientWidth * 0.6;
+  };
+  for (const incident of incidents) { incident.addEventListener("toggle", () => aim(incident)); aim(incident); }
+
   // Printing shows everything that is not filtered away.
   let closed = [];
   addEventListener("beforeprint", () => { closed = all("details.incident:not([open]), #coverage details:not([open])").filter((d) => !d.hidden); for (const d of closed) d.open = true; });
@@ -80,7 +88,10 @@
   const hide = () => { tip.hidden = true; };
   for (const picture of all("svg.life")) {
     const marks = all(".m[role=img], .pin", picture);
-    for (const mark of marks) one("title", mark)?.remove(); // the tip takes its place; the label stays for screen readers
+    for (const mark of marks) { // the tip takes the place of the title; a label stays for screen readers
+      const title = one("title", mark);
+      if (title) { mark.setAttribute("aria-label", title.textContent); title.remove(); }
+    }
     picture.addEventListener("pointerover", (e) => { const mark = e.target.closest(".m[role=img], .pin"); if (mark) show(mark); });
     picture.addEventListener("pointerout", hide);
     picture.addEventListener("focusin", (e) => { if (e.target !== picture) show(e.target); });

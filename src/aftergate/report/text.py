@@ -75,7 +75,9 @@ def stretch(first: int, last: int) -> str:
 
 def lasting(ms: int) -> str:
     """`45 s`, `12 min`, `3 h`, `9 d`, `2 y`."""
-    for size, unit in ((365 * DAY, "y"), (DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (1000, "s")):
+    if ms >= 365 * DAY:
+        return f"{ms / (365 * DAY):.1f} y"
+    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (1000, "s")):
         if ms >= size:
             return f"{round(ms / size)} {unit}"
     return "<1 s"

@@ -14,6 +14,8 @@ from aftergate.report.text import esc, plural, short, stretch, time_tag
 
 MOST_NODES: Final = 60
 MOST_BESIDE: Final = 6  # children of one parent shown, besides those accused
+MOST_NEAR: Final = 3_000
+NARROW: Final = 3  # children up to which a parent's other children belong to the same story
 _CLASS: Final[dict[str, str]] = {
     "access_token": "access token",
     "refresh_token": "refresh token",
@@ -43,34 +45,90 @@ class Node(Struct):
 
     life: Life
     children: list[Node] = field(default_factory=list)
+    rest: list[Life] = field(default_factory=list)  # children that are not part of the family
+    sessions: list[str] = field(default_factory=list)  # sessions that are this credential's own and nothing else
     weight: int = 0  # accused here or below
 
 
-def grow(world: World, keys: Iterable[str], accused: set[str]) -> list[Node]:
-    """Trees of the given credentials and sessions, oldest first."""
-    nodes = {key: Node(world.lives[key]) for key in sorted(keys) if key in world.lives}
-    roots: list[Node] = []
-    parents: dict[str, str] = {}
-    for key, node in nodes.items():
-        mint = node.life.mint
-        choices = [mint.parent, mint.session] if mint is not None else []
-        choices.append(node.life.session_id)
-        for choice in choices:
-            if choice is not None and choice != key and choice in nodes and not _under(choice, key, parents):
-                parents[key] = choice
-                nodes[choice].children.append(node)
-                break
-        else:
-            roots.append(node)
-    for key in accused & nodes.keys():
-        at: str | None = key
-        while at is not None:
-            nodes[at].weight += 1
-            at = parents.get(at)
-    for node in nodes.values():
-        node.children.sort(key=_age)
-    roots.sort(key=_age)
-    return roots
+class Family(Struct):
+    """The relatives of what an incident accuses."""
+
+    near: set[str]  # accused, what came of it, and ancestors and siblings in a lineage that does not branch wide: one story
+    line: set[str]  # `near` and all ancestors
+
+
+class Families:
+    """Parents and children of all lives, indexed once for all incidents."""
+
+    def __init__(self, world: World) -> None:
+        self.lives = world.lives
+        self.children: dict[str, list[str]] = {}
+        for name, life in world.lives.items():
+            parent = self.parent(life)
+            if parent is not None:
+                self.children.setdefault(parent, []).append(name)
+
+    def parent(self, life: Life) -> str | None:
+        """What it was issued from: the credential shown or spent, else the session."""
+        mint = life.mint
+        choices = (mint.parent, mint.session) if mint is not None else (life.session_id,)
+        return next((c for c in choices if c is not None and c != life.id and c in self.lives), None)
+
+    def of(self, accused: Iterable[str]) -> Family:
+        near = {name for name in accused if name in self.lives}
+        line = set(near)
+        for name in sorted(near):
+            narrow = True
+            at = self.parent(self.lives[name])
+            while at is not None and (at not in line or (narrow and at not in near)):
+                line.add(at)
+                narrow = narrow and len(self.children.get(at, ())) <= NARROW
+                if narrow:
+                    near.add(at)
+                at = self.parent(self.lives[at])
+        queue = sorted(near)
+        while queue and len(near) < MOST_NEAR:
+            for child in self.children.get(queue.pop(), ()):
+                if child not in near:
+                    near.add(child)
+                    queue.append(child)
+        return Family(near, near | line)
+
+    def grow(self, family: Family, accused: set[str]) -> list[Node]:
+        """Trees of a family, oldest first."""
+        nodes = {key: Node(self.lives[key]) for key in sorted(family.line)}
+        for key in sorted(nodes):
+            session = nodes[key].life.session_id
+            held = nodes.get(session) if session is not None and session != key else None
+            # a session of which nothing is known but the credential used in it is not a second thing
+            if session is not None and held is not None and held.life.mint is None and self._alone(session, nodes):
+                nodes[key].sessions.append(session)
+                nodes[key].weight += session in accused
+        for session in {s for node in nodes.values() for s in node.sessions}:
+            del nodes[session]
+        roots: list[Node] = []
+        parents: dict[str, str] = {}
+        for key, node in nodes.items():
+            parent = self.parent(node.life)
+            if parent is None or parent not in nodes or _under(parent, key, parents):
+                roots.append(node)
+            else:
+                parents[key] = parent
+                nodes[parent].children.append(node)
+            node.rest = [self.lives[child] for child in self.children.get(key, ()) if child not in nodes]
+        for key, node in nodes.items():
+            if key in accused or node.weight:
+                at: str | None = key
+                while at is not None:
+                    nodes[at].weight += 1
+                    at = parents.get(at)
+        for node in nodes.values():
+            node.children.sort(key=_age)
+        roots.sort(key=_age)
+        return roots
+
+    def _alone(self, session: str, nodes: dict[str, Node]) -> bool:
+        return not any(child in nodes for child in self.children.get(session, ()))
 
 
 def _under(start: str, key: str, parents: dict[str, str]) -> bool:
@@ -91,7 +149,7 @@ def _age(node: Node) -> tuple[int, str]:
 def tree_html(roots: list[Node], accused: set[str]) -> str:
     """Nested list. Long chains and crowds of siblings that nothing accuses are folded, with their number."""
     budget = [MOST_NODES]
-    shown = _choose(roots, accused)
+    shown = _choose(roots)
     hidden = len(roots) - len(shown)
     body = "".join(_item(node, accused, budget) for node in shown)
     if hidden:
@@ -99,11 +157,11 @@ def tree_html(roots: list[Node], accused: set[str]) -> str:
     return f'<ul class="tree">{body}</ul>'
 
 
-def _choose(nodes: list[Node], accused: set[str]) -> list[Node]:
-    kept = [node for node in nodes if node.weight or node.life.id in accused]
+def _choose(nodes: list[Node]) -> list[Node]:
+    kept = [node for node in nodes if node.weight]
     room = MOST_BESIDE
     for node in nodes:
-        if not (node.weight or node.life.id in accused) and room > 0:
+        if not node.weight and room > 0:
             kept.append(node)
             room -= 1
     order = {id(node): rank for rank, node in enumerate(nodes)}
@@ -120,7 +178,7 @@ def _spine(node: Node) -> Node | None:
 
 def _telling(node: Node, spine: Node | None, accused: set[str]) -> bool:
     """Is there something to see at this link itself?"""
-    if node.life.id in accused or node.life.death is not None:
+    if node.life.id in accused or node.life.death is not None or node.sessions:
         return True
     return any(child.weight for child in node.children if child is not spine)
 
@@ -152,12 +210,12 @@ def _item(start: Node, accused: set[str], budget: list[int]) -> str:
 
 def _children(node: Node, spine: Node | None, accused: set[str], budget: list[int]) -> str:
     beside = [child for child in node.children if child is not spine]
-    if not beside:
+    if not beside and not node.rest:
         return ""
-    shown = _choose(beside, accused)
+    shown = _choose(beside)
     body = "".join(_item(child, accused, budget) for child in shown)
     held = {id(child) for child in shown}
-    left = [child.life for child in beside if id(child) not in held]
+    left = [*node.rest, *(child.life for child in beside if id(child) not in held)]
     if left:
         uses = sum(life.count for life in left)
         span = stretch(min(life.first for life in left), max(life.last for life in left))
@@ -168,6 +226,8 @@ def _children(node: Node, spine: Node | None, accused: set[str], budget: list[in
 def _name(life: Life) -> str:
     if life.is_session:
         return "session"
+    if not life.count and life.mint is not None and life.mint.detail is not None and len(life.mint.detail.issued) > 1:
+        return "token"  # one of several issued at once; which of them is of the class named cannot be told before it is used
     klass = life.mint.klass if life.mint is not None else None
     return _CLASS.get(klass or "", "credential")
 
@@ -175,7 +235,7 @@ def _name(life: Life) -> str:
 def _node(node: Node, accused: set[str], below: str, *, follows: bool) -> str:
     life = node.life
     mint = life.mint
-    hot = life.id in accused
+    hot = life.id in accused or not accused.isdisjoint(node.sessions)
     marks = [f'<span class="what">{_name(life)}</span>', f'<code title="{esc(life.id)}">{esc(short(life.id, 44))}</code>']
     if hot:
         marks.append('<span class="tag hot">accused</span>')
@@ -188,12 +248,13 @@ def _node(node: Node, accused: set[str], below: str, *, follows: bool) -> str:
             f"issued {time_tag(mint.time, seconds=True)} by {esc(short(mint.shape.action.name, 60))}{f' ({esc(how)})' if how else ''}, from {esc(place(mint.shape.origin))}"
         )
     else:
-        lines.append("issue not in these logs")
+        lines.append("its opening is not in these logs" if life.is_session else "its issue is not in these logs")
     if life.count:
         origins = sorted(life.origins().items(), key=lambda item: (item[1].first, item[0].ip or ""))
         where = ", ".join(esc(place(o)) for o, _ in origins[:3]) + (f" and {len(origins) - 3} more" if len(origins) > 3 else "")
         lines.append(f"{plural(life.count, 'use')}, {stretch(life.first, life.last)}, from {where}")
     else:
-        lines.append("never used in these logs")
+        lines.append("no use of it in these logs")
+    lines.extend(f"in session <code>{esc(short(session, 90))}</code>" for session in node.sessions)
     inner = "".join(f'<span class="line">{line}</span>' for line in lines)
     return f'<li class="node{" hot" if hot else ""}{" follows" if follows else ""}"><div class="card">{" ".join(marks)}{inner}</div>{below}</li>'

@@ -130,6 +130,7 @@ BITS: Final[dict[Bit, str]] = {
     Bit.VOLUME: "amount of data read in a day doubled",
     Bit.NEW_COMBINATION: "known parts in a combination new for the identity",
     Bit.AFTER_DEATH: "use after the identity or credential was ended",
+    Bit.PAST_END: "use after the credential's stated end",
 }
 
 

@@ -348,6 +348,8 @@ class CloudTrail:
                 self._switched(event, request)
         else:
             _resource(event, detail, service, request)
+            if isinstance(request.get("userName"), str) and detail.targets:
+                detail.targets = (Target(detail.targets[0].id, detail.targets[0].type, (request["userName"],)), *detail.targets[1:])
             for name, value in request.items():
                 if name not in _AWS_SECRET_KEYS and len(params) < 40:
                     params[name] = _short(value)

@@ -37,7 +37,8 @@ def _table() -> dict[str, Entry]:
         "DeleteAccessKey DeleteLoginProfile DeleteSSHPublicKey DeleteSigningCertificate DeleteServiceSpecificCredential")
     add(K.CREDENTIAL_CREATE, "admin", (T.CREDENTIAL_ADD,), "ec2", "CreateKeyPair ImportKeyPair")
     add(K.CREDENTIAL_DELETE, "admin", (T.CREDENTIAL_REMOVE,), "iam", "UpdateAccessKey.Inactive")
-    add(K.CREDENTIAL_CREATE, "admin", (), "iam", "UpdateAccessKey UpdateAccessKey.Active")
+    add(K.CREDENTIAL_CREATE, "admin", (), "iam", "UpdateAccessKey")
+    add(K.CREDENTIAL_CREATE, "admin", (T.IDENTITY_ENABLE,), "iam", "UpdateAccessKey.Active")
     # factors
     add(K.FACTOR_CHANGE, "admin", (T.FACTOR_ADD,), "iam", "EnableMFADevice CreateVirtualMFADevice ResyncMFADevice")
     add(K.FACTOR_CHANGE, "admin", (T.FACTOR_REMOVE,), "iam", "DeactivateMFADevice DeleteVirtualMFADevice")
@@ -138,6 +139,7 @@ def _table() -> dict[str, Entry]:
     add(K.POLICY_CHANGE, "admin", share, "sqs", "AddPermission SetQueueAttributes")
     add(K.POLICY_CHANGE, "admin", share, "sns", "AddPermission SetTopicAttributes Subscribe")
     add(K.POLICY_CHANGE, "admin", share, "secretsmanager", "PutResourcePolicy")
+    add(K.POLICY_CHANGE, "admin", share, "codebuild", "UpdateProjectVisibility")
     add(K.POLICY_CHANGE, "admin", share, "ram", "CreateResourceShare AssociateResourceShare UpdateResourceShare")
     add(K.POLICY_CHANGE, "admin", share, "backup", "PutBackupVaultAccessPolicy")
     add(K.POLICY_CHANGE, "admin", share, "es", "UpdateDomainConfig UpdateElasticsearchDomainConfig AuthorizeVpcEndpointAccess")

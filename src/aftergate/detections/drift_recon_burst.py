@@ -1,0 +1,181 @@
+"""Fast enumeration: many kinds of things listed within minutes by an identity that does not usually do so."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from msgspec import Struct, field
+
+from aftergate.detections.api import Meta, Rule, on, subject_of
+from aftergate.detections.conduct import IAC
+from aftergate.detections.reasoning import agent_new, established, novelty, place, span, strangeness, when, who
+from aftergate.lineage.state import HOUR_MS, MINUTE_MS
+from aftergate.lineage.tracking import Facts
+from aftergate.vocabulary import Action, Bit, Event, Kind, Severity
+
+_WINDOW_MS = 10 * MINUTE_MS
+_FEW, _SOME, _MANY = 6, 8, 14  # distinct categories
+_VERB = re.compile(
+    r"^(?:BatchGet|List|Describe|Get|Search|Lookup|Simulate|Check|Discover|Query|Scan|Head|Test|Count|Fetch|AggregatedList|Analyze|View)(?=[A-Z0-9]|$)"
+)
+_SMALL_VERBS = frozenset({"list", "get", "aggregatedlist", "search", "query", "watch", "describe", "batchget"})
+_SENSITIVE = re.compile(
+    r"iam|role|polic|user|group|account|organi[sz]ation|secret|key|permission|grant|principal|application|directory|credential|trust|domain|identity|binding|selfsubject|calleridentity|token|admin"
+)
+_NOBODY = frozenset({"unidentified caller", "anonymous", "unknown", "system:anonymous"})
+_APP = "user.authentication.sso"
+
+
+class _Seen(Struct):
+    time: int
+    category: str
+    event: str
+    denied: bool
+    new: bool  # to the identity
+
+
+class _Watch(Struct):
+    """Listings of one identity in the last minutes, and how broad its listing was before."""
+
+    recent: list[_Seen] = field(default_factory=list)
+    past: int = 0  # most categories within ten minutes, up to an hour before the window in hand
+    now: int = 0  # the same of the window in hand
+    since: int = 0  # when the window in hand began
+    key: str = ""
+    apps: set[str] = field(default_factory=set)
+
+
+class Detection(Rule):
+    meta = Meta(
+        slug="drift-recon-burst",
+        title="Burst of enumeration",
+        severity="medium",
+        about=(
+            "Whoever holds a stolen session looks around first: who am I, which users, roles, policies, secrets and stores are there. Many kinds of things "
+            "listed within ten minutes by an identity that never did so are that look around."
+        ),
+        attack=("T1087.004", "T1580", "T1526", "T1069.003"),
+        nhi=("NHI5",),
+        needs=(("discovery",),),
+        traps=(
+            "Inventory and posture scanners list everything, at the same breadth each day.",
+            "A cloud console's pages list a dozen things for one click: browsers count less.",
+            "Infrastructure tools read the state of a whole stack; controllers list what they watch when they start.",
+            "New identities: in their first days everything is new.",
+        ),
+        blind=("Slow enumeration, a few calls an hour.", "Administrators who list everything every day."),
+        recommended=(
+            "Ask the person whether this was them",
+            "End the session or revoke the credential it used",
+            "Look at what was read or changed in the hours after",
+        ),
+    )
+    subscriptions = (
+        on(
+            kinds=[Kind.DISCOVERY, Kind.SECRET_READ, Kind.DATA_READ],
+            bits=Bit.IDENTITY_ACTION | Bit.LIFE_ACTION | Bit.SESSION_ACTION | Bit.NEW_LIFE,
+        ),
+        on(kinds=[Kind.SILENT_SIGN_IN], sources=("okta",)),  # which application is opened is no part of the action: one look-up each
+    )
+
+    def start(self) -> None:
+        self.watched: dict[str, _Watch] = {}
+
+    def step(self, event: Event, facts: Facts) -> None:
+        action, identity = event.action, facts.identity
+        if event.actor.first_party or event.actor.kind == "service" or identity.id in _NOBODY or event.origin.net.startswith("service:"):
+            return
+        watch = self.watched.get(identity.id)
+        if watch is None:
+            watch = self.watched[identity.id] = _Watch()
+        if action.kind is Kind.SILENT_SIGN_IN:
+            target = event.target
+            if action.name != _APP or target is None or target in watch.apps:
+                return
+            watch.apps.add(target)
+            category, new = f"application {target}", True
+        else:
+            category, new = category_of(action), facts.has(Bit.IDENTITY_ACTION) or facts.has(Bit.NEW_IDENTITY)
+        now = event.time
+        recent = watch.recent
+        recent.append(_Seen(now, category, event.id, not event.ok, new))
+        while recent[0].time < now - _WINDOW_MS or len(recent) > 400:
+            recent.pop(0)
+        categories = {seen.category for seen in recent}
+        if now - watch.since > HOUR_MS + _WINDOW_MS:
+            watch.past, watch.now, watch.since, watch.key = max(watch.past, watch.now), 0, now, ""
+        watch.now = max(watch.now, len(categories))
+        if len(categories) >= _FEW and len(categories) > 1.5 * watch.past:
+            self._judge(event, facts, watch, categories)
+
+    def _judge(self, event: Event, facts: Facts, watch: _Watch, categories: set[str]) -> None:
+        identity, now = facts.identity, event.time
+        count = len(categories)
+        fresh = {seen.category for seen in watch.recent if seen.new}
+        if len(fresh) * 2 < count:
+            return
+        denied = sum(seen.denied for seen in watch.recent)
+        sensitive = sum(bool(_SENSITIVE.search(c.lower())) for c in categories)
+        began = watch.recent[0].time
+        known = identity.days_seen(began) >= 2 and identity.count - len(watch.recent) > 10 and established(identity, now)
+        strange = strangeness(self.world, identity, event)
+        program = agent_new(identity.agents, event) or identity.agents.get(event.agent.family, 0) >= began
+        tool = event.agent.kind == "tool"
+        browser = event.agent.kind == "browser" or event.agent.family == "aws-console" or "console" in event.agent.raw.lower()[:40]
+        recent_net = identity.net_first.get(event.origin.net, 0) >= began - HOUR_MS
+        traps: list[str] = []
+        if known:
+            away = strange.score if strange.score >= 2 else self._away(event, facts, began) if recent_net else 0
+            points = (count >= _SOME) + (count >= _MANY) + (sensitive >= 3) + min(away, 3) - (away > 1) + program + (denied >= 3) + 2 * tool
+            if count < _SOME and away < 2 and not program and denied < 3:
+                return
+            if event.agent.family in IAC:
+                points, traps = points - 2, ["an infrastructure tool reading its state"]
+            elif browser:
+                points, traps = points - 2, ["pages of a console list many things at once"]
+            elif event.source.startswith("kubernetes.") and event.origin.network == "private" and not program:
+                points, traps = points - 2, ["a controller that starts lists what it watches"]
+            elif identity.kind != "human" and away < 2 and not program and denied < 3:
+                points, traps = points - 1, ["the usual program from the usual place"]
+        else:
+            rented = event.origin.network in ("hosting", "vpn", "tor")
+            signs = rented + 2 * tool + (denied >= 3) + (denied >= count / 2) + (event.agent.kind in ("cli", "headless"))
+            if signs < 2 or sensitive < 3 or browser:
+                return
+            points, traps = (3 if signs >= 3 else 2), ["no history to compare with"]
+        if points < 2:
+            return
+        severity: Severity = "low" if points < 3 else "medium" if points < 6 or browser or not known else "high"
+        watch.key = watch.key or f"{identity.id}|{began}"
+        self.report(
+            watch.key, event, severity=severity, traps=traps, subject=subject_of(identity, event), evidence=[seen.event for seen in watch.recent],
+            narrative=(
+                f"Within {span(max(now - began, 1000))} from {when(began)} {who(event)} asked for {count} kinds of things, {len(fresh)} of them never before "
+                f"({', '.join(sorted(fresh)[:6])} …), from {place(event.origin)} with {event.agent.family}"
+                + (f"; {denied} calls were denied" if denied else "")
+                + (f". At most {watch.past} kinds within ten minutes until then." if watch.past else ".")
+            ),
+        )  # fmt: skip
+
+    def _away(self, event: Event, facts: Facts, began: int) -> int:
+        """How strange the place is, where the session itself came from there minutes ago."""
+        before = [origin for origin, use in facts.identity.origins().items() if use.first < began - HOUR_MS and origin.known]
+        points, _ = novelty(before, event.origin)
+        return 0 if self.world.shared_net(event.origin.net, facts.identity) >= 3 else points
+
+
+@lru_cache(maxsize=20_000)
+def category_of(action: Action) -> str:
+    """What kind of thing an operation asks for: `iam Role`, `graph-users`, `compute instances`, `k8s-secrets`."""
+    service, name = action.service, action.name
+    if action.source.startswith(("graph.", "kubernetes.")):
+        return service
+    if action.source.startswith("aws."):
+        return f"{service} {_VERB.sub('', name.partition(':')[2]).removesuffix('s') or name}"
+    if action.source.startswith("gcp."):
+        parts = name.partition(":")[0].split(".")
+        last = parts[-1]
+        noun = parts[-2] if last.lower() in _SMALL_VERBS and len(parts) > 1 else _VERB.sub("", last)
+        return f"{service} {noun or last}"
+    return name
