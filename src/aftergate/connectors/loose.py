@@ -15,6 +15,7 @@ from aftergate.events.clock import from_epoch, from_iso
 
 T = TypeVar("T")
 LONGEST: Final = 512  # characters of a free value that are kept
+LARGEST: Final = 1 << 53
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw) -> T:
@@ -47,13 +48,11 @@ def mail(value: Any) -> str | None:
 
 
 def number(value: Any) -> int | None:
-    """A count, also where the log writes it as text."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
+    """A count, also where the log writes it as text. One beyond 2**53 is damage: no JSON reader keeps it exact."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-        return int(value)
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST:
+        return value
     return None
 
 

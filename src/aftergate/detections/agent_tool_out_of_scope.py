@@ -20,7 +20,10 @@ _HABIT_DAYS = 2
 _RETRIES = 3
 _TRIES_KEPT = 100
 # search_tickets_v2, search_tickets-2.1, v1.search_tickets, searchTicketsV2: the same tool in another version
-_VERSION = re.compile(r"(?:^v\d+(?:\.\d+)*[._-])|(?:[._-]?v\d+(?:[._]\d+)*\Z)|(?:[._-]\d+(?:\.\d+)*\Z)|(?:[._-](?:old|new|legacy|beta|latest)\Z)", re.IGNORECASE)
+_VERSION = re.compile(
+    r"(?:^v\d+(?:\.\d+)*[._-])|(?:[._-]?v\d+(?:[._]\d+)*\Z)|(?:[._-]\d+(?:\.\d+)*\Z)|(?:[._-](?:old|new|legacy|beta|latest)\Z)",
+    re.IGNORECASE,
+)
 
 
 def _stem(tool: str) -> str:
@@ -121,7 +124,7 @@ class Detection(Rule):
         key = event.d.task or ""
         servers = {entry.get("server") for entry in allow or ()}
         others = [held for held in agent.grants.get(key, ()) if servers and not servers & {entry.get("server") for entry in held}]
-        agent.grants[key] = [*others, [] if event.d.status == "revoked" else allow]
+        agent.grants[key] = [*others, [] if event.d.status == "revoked" or allow is None else allow]
         end = params.get("not_after")
         agent.until.pop(key, None)
         if isinstance(end, int):
@@ -166,7 +169,9 @@ class Detection(Rule):
             found = _covers(allowed, server, tool, klass)
             if not found:
                 old, reviewed = self.renamed.get((server, tool), (None, False))
-                if old is not None and (_covers(allowed, server, old, klass) or (old == tool and any(e.get("server") == server for e in allowed))):
+                if old is not None and (
+                    _covers(allowed, server, old, klass) or (old == tool and any(e.get("server") == server for e in allowed))
+                ):
                     found = reviewed
                     if not reviewed:
                         return "unreviewed"
@@ -202,7 +207,9 @@ class Detection(Rule):
         traps: tuple[str, ...] = ()
         label = f"{server}.{tool}" + (f" with {klass}" if klass else "")
         known = verdict == "habit" and (
-            (server, tool) in agent.habit or any(s == server and _stem(t) == _stem(tool) for s, t in agent.habit) or (server, tool) in self.renamed
+            (server, tool) in agent.habit
+            or any(s == server and _stem(t) == _stem(tool) for s, t in agent.habit)
+            or (server, tool) in self.renamed
         )
         if verdict in ("ok", "habit") and late:
             severity = "high" if late > HOUR_MS else "medium"

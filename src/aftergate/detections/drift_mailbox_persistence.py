@@ -29,7 +29,10 @@ _LURES = re.compile(
     r"helpdesk|mfa|sign-?in|docusign|rechnung|zahlung|facture|paiement|factura|pago",
     re.IGNORECASE,
 )
-_THROWAWAY = re.compile(r"throwaway|mailinator|guerrilla|temp-?mail|tempmail|yopmail|10minute|sharklaser|trashmail|getnada|maildrop|discard|burner", re.IGNORECASE)
+_THROWAWAY = re.compile(
+    r"throwaway|mailinator|guerrilla|temp-?mail|tempmail|yopmail|10minute|sharklaser|trashmail|getnada|maildrop|discard|burner",
+    re.IGNORECASE,
+)
 _ANYBODY = frozenset({"anonymous", "default", "everyone", "nt:s-1-1-0"})
 
 
@@ -123,7 +126,9 @@ class Detection(Rule):
             change.outside.append(str(params.get("target_domain") or "an address outside the domain"))
         lowered = {key.lower(): str(value) for key, value in params.items()}
         self._hiding(change, lowered, " ".join(str(v) for v in params.values()), is_rule="rule" in name and "transport" not in name)
-        change.tenant = any(word in name for word in ("transportrule", "journalrule", "gmail_setting", "email_monitor", "connector", "remotedomain"))
+        change.tenant = any(
+            word in name for word in ("transportrule", "journalrule", "gmail_setting", "email_monitor", "connector", "remotedomain")
+        )
         if "permission" in name or "delegat" in name or lowered.get("grantsendonbehalfto"):
             self._delegate(change, lowered, home)
         change.vague = event.source.startswith("graph.") or (not params and not event.d.changes)
@@ -211,7 +216,13 @@ class Detection(Rule):
             severity, traps = "low", ("a connector makes the same rule in many mailboxes",)
         if self.directory.ticket_for([change.identity.id, *change.identity.names], event.time):
             severity, traps = "low", ("declared change",)
-        does = f"that sends mail to {', '.join(outside[:3])}" if outside else f"that opens mail to {change.opened}" if change.opened else "on mail"
+        does = (
+            f"that sends mail to {', '.join(outside[:3])}"
+            if outside
+            else f"that opens mail to {change.opened}"
+            if change.opened
+            else "on mail"
+        )
         why = f" It {'; '.join(signs)}." if signs and change.hides else f" Beside that: {'; '.join(signs)}." if signs else ""
         label = f"{event.action.name} \u201c{change.label}\u201d" if change.label else event.action.name.rpartition("/")[2]
         severity = raise_to("high", severity) if RANK[severity] >= RANK["medium"] and outside and bulk else severity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from msgspec import Struct, field
 
@@ -17,6 +18,7 @@ _BYTES = 64 << 20
 _HUGE = 1 << 30
 _AGENT_BYTES = 1 << 20  # answers to an agent's tool calls are texts
 _OBJECTS = 200
+_REPOSITORY_READS = 80  # clones, fetches and archives of a code forge
 _DAYS = 3  # days of earlier use that make a norm
 _SPIKES = 12
 
@@ -96,8 +98,10 @@ class Detection(Rule):
         elif Tag.MAIL_READ in event.action.tags:
             if event.d.objects:
                 self._count(event, facts, event.d.objects, "mail", _OBJECTS, "messages")
+                if event.shape.client:  # one application that reads a little more in each of many mailboxes
+                    self._count(event, facts, event.d.objects, event.shape.client, 5 * _OBJECTS, "messages", app=True)
         elif source.startswith(("gcp.", "github.")):
-            self._count(event, facts, 1, event.action.service, _OBJECTS, "reads")
+            self._count(event, facts, 1, event.action.service, _OBJECTS if source.startswith("gcp.") else _REPOSITORY_READS, "reads")
 
     def _bytes(self, event: Event, facts: Facts) -> None:
         """Totals are known at powers of two from 8 MiB on, so a day may have held up to twice what was seen, and 8 MiB if nothing was."""
@@ -127,8 +131,8 @@ class Detection(Rule):
                 most = use.days
         return most - 1
 
-    def _count(self, event: Event, facts: Facts, amount: int, what: str, floor: int, unit: str) -> None:
-        key = (facts.identity.id, what)
+    def _count(self, event: Event, facts: Facts, amount: int, what: str, floor: int, unit: str, *, app: bool = False) -> None:
+        key = ("" if app else facts.identity.id, what)
         norm = self.counts.get(key)
         now = event.time
         if norm is None:
@@ -141,9 +145,9 @@ class Detection(Rule):
             if len(norm.events) < 80:
                 norm.events.append(event.id)
             if before.bit_length() != norm.today.bit_length() or before < floor:
-                self._judge(event, facts.identity, norm, what, norm.today, unit)
+                self._judge(event, facts.identity, norm, what, norm.today, unit, app=app)
 
-    def _judge(self, event: Event, identity: Identity, norm: _Norm, what: str, total: int, unit: str) -> None:
+    def _judge(self, event: Event, identity: Identity, norm: _Norm, what: str, total: int, unit: str, *, app: bool = False) -> None:
         now = event.time
         if norm.days < _DAYS or now - norm.first < _DAYS * DAY_MS or self.directory.ticket_for([identity.id, *identity.names], now):
             return
@@ -165,14 +169,16 @@ class Detection(Rule):
             severity, traps = "low", ("the same application read as much for others",)
         amount = _size(total) if unit == "bytes" else f"{total} {unit}"
         usual = f"less than {_size(norm.top)}" if unit == "bytes" else f"at most {norm.top}"
-        through = event.shape.client_name or event.shape.client or what
+        through = (event.shape.client_name or event.shape.client or what) if unit == "bytes" else what
         said = f" It came from {place(event.origin)}, {', '.join(strange.reasons)}." if strange.score >= 2 else ""
+        way = " in several mailboxes" if app else "" if unit == "messages" else f" through {through}"
+        reader = f"Application {event.shape.client_name or what}" if app else who(event)
         self.report(
-            f"{identity.id}|{what}|{unit}|{story}",
+            f"{'' if app else identity.id}|{what}|{unit}|{story}",
             event,
             severity=severity,
-            narrative=f"{who(event)} read {amount} through {through} until {when(now)}; on each of {norm.days} days before it was {usual}.{said}",
-            subject=subject_of(identity, event),
+            narrative=f"{reader} read {amount}{way} until {when(now)}; on each of {norm.days} days before it was {usual}.{said}",
+            subject=subject_of(identities=[what], sessions=[event.session]) if app else subject_of(identity, event),
             evidence=norm.events,
             traps=traps,
         )
@@ -185,7 +191,7 @@ def _rhythm(spikes: list[int], day: int) -> bool:
         return True
     gap = day - last
     if len(spikes) >= 2:
-        gaps = [b - a for a, b in zip(spikes, spikes[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(spikes)]
         if any(abs(gap - g) <= max(DAY_MS, 0.1 * g) for g in gaps):
             return True
     return gap % (7 * DAY_MS) == 0 or len(spikes) >= 3

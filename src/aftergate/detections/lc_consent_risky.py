@@ -18,21 +18,51 @@ _ROLLOUT = 5  # other people who use or authorise an app make it the organisatio
 _WEIGHTS: tuple[tuple[int, re.Pattern[str]], ...] = tuple(
     (weight, re.compile(pattern, re.IGNORECASE))
     for weight, pattern in (
-        (0, r"openid|profile|email|User\.Read|address|phone|.*userinfo\.(?:email|profile)|.*auth/plus\.(?:me|login)|.*/drive\.file|.*/drive\.appdata"),
+        (
+            0,
+            r"openid|profile|email|User\.Read|address|phone|.*userinfo\.(?:email|profile)|.*auth/plus\.(?:me|login)|.*/drive\.file|.*/drive\.appdata",
+        ),
         (0, r".*\.default|okta\.myAccount\.profile\.read|read:user|user:email|web-origins|roles|acr|basic|.*calendar\.(?:app|freebusy).*"),
-        (4, r"RoleManagement\.ReadWrite\..*|AppRoleAssignment\.ReadWrite\.All|(?:Application|Directory|Domain|Organization|Policy)\.ReadWrite\..*"),
+        (
+            4,
+            r"RoleManagement\.ReadWrite\..*|AppRoleAssignment\.ReadWrite\.All|(?:Application|Directory|Domain|Organization|Policy)\.ReadWrite\..*",
+        ),
         (4, r"Directory\.AccessAsUser\.All|PrivilegedAccess\.ReadWrite.*|full_access_as_app|UserAuthenticationMethod\.ReadWrite\.All"),
-        (4, r"(?:User|Group|GroupMember|Device|DeviceManagement\w*)\.ReadWrite\.All|ServicePrincipalEndpoint\.ReadWrite\.All|Policy\.ReadWrite.*"),
+        (
+            4,
+            r"(?:User|Group|GroupMember|Device|DeviceManagement\w*)\.ReadWrite\.All|ServicePrincipalEndpoint\.ReadWrite\.All|Policy\.ReadWrite.*",
+        ),
         (4, r".*/admin\.directory\.(?:user|group|rolemanagement|domain|orgunit|customer)(?:\.security|\.member)?|.*/cloud-platform"),
         (4, r"okta\.(?:users|apps|roles|groups|policies|authorizationServers|idps|clients|apiTokens|logStreams|factors|schemas)\.manage"),
-        (4, r"admin:(?:org|enterprise|org_hook|repo_hook|public_key)|site_admin|delete_repo|administration=write|organization_administration=write"),
-        (3, r"(?:Mail|MailboxSettings|Files|Sites|Chat|ChannelMessage|Notes|OnlineMeetingTranscript)\.(?:ReadWrite|Read|FullControl|Manage)(?:\.All|\.Shared)?"),
+        (
+            4,
+            r"admin:(?:org|enterprise|org_hook|repo_hook|public_key)|site_admin|delete_repo|administration=write|organization_administration=write",
+        ),
+        (
+            3,
+            r"(?:Mail|MailboxSettings|Files|Sites|Chat|ChannelMessage|Notes|OnlineMeetingTranscript)\.(?:ReadWrite|Read|FullControl|Manage)(?:\.All|\.Shared)?",
+        ),
         (3, r"Mail\.Send(?:\.Shared)?|EWS\.AccessAsUser\.All|(?:IMAP|POP|SMTP)\.\w+|user_impersonation|AuditLog\.Read\.All|AllSites\.\w+"),
-        (3, r".*mail\.google\.com/?|.*/gmail\.(?:readonly|modify|insert|settings\.\w+|compose)|.*/drive(?:\.readonly|\.activity.*)?|.*/spreadsheets"),
-        (3, r".*/(?:ediscovery|cloud_search.*|documents|apps\.groups.*|chat\.messages.*|admin\.(?:datatransfer|reports.*)|vault.*|devstorage.*|bigquery)"),
-        (3, r"repo|workflow|write:(?:org|packages|discussion)|read:org_hook|codespace.*|okta\.\w+\.(?:manage|read)|(?:contents|workflows|secrets|members)=\w+"),
-        (2, r"(?:Contacts|Calendars|People|Tasks|Directory|User|Group|GroupMember|Reports|Team\w*|Device)\.(?:Read|ReadWrite|ReadBasic)(?:\.All|\.Shared)?"),
-        (2, r".*/gmail\.(?:send|metadata|labels)|.*/(?:contacts|calendar|calendar\.events|tasks|admin\..*\.readonly|directory\.readonly)|public_repo"),
+        (
+            3,
+            r".*mail\.google\.com/?|.*/gmail\.(?:readonly|modify|insert|settings\.\w+|compose)|.*/drive(?:\.readonly|\.activity.*)?|.*/spreadsheets",
+        ),
+        (
+            3,
+            r".*/(?:ediscovery|cloud_search.*|documents|apps\.groups.*|chat\.messages.*|admin\.(?:datatransfer|reports.*)|vault.*|devstorage.*|bigquery)",
+        ),
+        (
+            3,
+            r"repo|workflow|write:(?:org|packages|discussion)|read:org_hook|codespace.*|okta\.\w+\.(?:manage|read)|(?:contents|workflows|secrets|members)=\w+",
+        ),
+        (
+            2,
+            r"(?:Contacts|Calendars|People|Tasks|Directory|User|Group|GroupMember|Reports|Team\w*|Device)\.(?:Read|ReadWrite|ReadBasic)(?:\.All|\.Shared)?",
+        ),
+        (
+            2,
+            r".*/gmail\.(?:send|metadata|labels)|.*/(?:contacts|calendar|calendar\.events|tasks|admin\..*\.readonly|directory\.readonly)|public_repo",
+        ),
         (1, r"offline_access|.*readonly|.*\.Read(?:Basic)?(?:\.All|\.Shared)?|read:.*|gist|notifications"),
     )
 )
@@ -40,8 +70,11 @@ _BRANDS = (
     "microsoft outlook sharepoint onedrive office teams azure exchange google gmail workspace drive okta github slack zoom docusign dropbox adobe "
     "salesforce atlassian confluence servicenow workday onelogin duo amazon apple linkedin webex notion"
 ).split()
-_SPELT = frozenset("microsoft outlook sharepoint onedrive google docusign dropbox salesforce atlassian confluence servicenow linkedin".split())
+_SPELT = frozenset(
+    "microsoft outlook sharepoint onedrive google docusign dropbox salesforce atlassian confluence servicenow linkedin".split()
+)
 _TWINS = str.maketrans("0134578$@|аеорсухіјѕԁӏαονιρτκ", "oleastbsalaeopcyxijsdlaoviptk")
+_OKTA_SCOPE = re.compile(r"okta\.\w+\.\w+|openid|profile|email|phone|address|groups|offline_access|[a-z_]+\.(?:read|write|manage)")
 _WORDS = re.compile(r"[^\W_]+", re.UNICODE)
 
 
@@ -110,14 +143,24 @@ class Detection(Rule):
             name = event.target or event.shape.client or params.get("integration") or ""
         if event.source.startswith("github.") and event.shape.client_name:
             name = f"github:{event.shape.client_name}"
+        scopes = params.get("scopes_added") or detail.scopes or ()
+        if event.source == "okta":
+            # a grant lists the scopes among its targets, sometimes before the application
+            name = next((t.id for t in detail.targets if "app" in t.type.lower() or "client" in t.type.lower()), name)
+            scopes = scopes or [text for t in detail.targets for text in (t.id, *t.names) if _OKTA_SCOPE.fullmatch(text)]
         if not name:
             return
         app = self.apps.get(name)
         if app is None:
             app = self.apps[name] = _App()
         app.ids.update(i for i in (name, event.shape.client, params.get("app_id")) if isinstance(i, str))
-        first = detail.targets[0] if detail.targets else None
-        for known in (event.shape.client_name, params.get("app_name"), params.get("integration"), *(first.names if first is not None else ())):
+        first = next((t for t in detail.targets if t.id == name), None)
+        for known in (
+            event.shape.client_name,
+            params.get("app_name"),
+            params.get("integration"),
+            *(first.names if first is not None else ()),
+        ):
             if isinstance(known, str) and known and known not in app.names:
                 app.names.append(known)
         if "publisher_verified" in params:
@@ -133,7 +176,6 @@ class Detection(Rule):
             return
         if action.name.startswith(("org_credential_authorization", "Remove")):
             return
-        scopes = params.get("scopes_added") or detail.scopes or ()
         if not scopes and isinstance(params.get("permissions_added"), dict):
             scopes = [f"{key}={value}" for key, value in params["permissions_added"].items()]
         installed = action.name in ("integration_installation.create", "admin/ADD_APPLICATION")
@@ -149,7 +191,9 @@ class Detection(Rule):
                 return
         strange = strangeness(self.world, facts.identity, event)
         settled = established(facts.identity, event.time)
-        app.grants.append(_Grant(event, facts.identity, [event.id], list(scopes), wide, strange.score if settled else 0, strange.reasons, settled))
+        app.grants.append(
+            _Grant(event, facts.identity, [event.id], list(scopes), wide, strange.score if settled else 0, strange.reasons, settled)
+        )
 
     def finish(self) -> None:
         for key in sorted(self.apps):
@@ -191,7 +235,7 @@ class Detection(Rule):
             reasons.append(", ".join(grant.why))
             if RANK[severity] >= RANK["medium"]:
                 severity = raise_to("high", severity)
-        trap = self._explained(app, grant, imitated, label, weight)
+        trap = self._explained(app, grant, imitated, weight)
         if trap == "ticket":
             return
         if trap:
@@ -208,7 +252,7 @@ class Detection(Rule):
             traps=(trap,) if trap else (),
         )
 
-    def _explained(self, app: _App, grant: _Grant, imitated: str | None, label: str, weight: int) -> str:
+    def _explained(self, app: _App, grant: _Grant, imitated: str | None, weight: int) -> str:
         """Which trap makes the grant an ordinary one; `ticket` for a declared change."""
         now = grant.event.time
         if self.directory.ticket_for([*app.names, *app.ids], now):
@@ -217,9 +261,13 @@ class Detection(Rule):
             return ""
         if app.approved and app.approved <= now:
             return "an administrator put the application on the list of trusted ones before"
+        if app.verified and weight <= 3 and not grant.wide:
+            return "its publisher is verified"
         others = {g.identity.id for g in app.grants} - {grant.identity.id}
         users = {
-            i.id for i in self.world.identities.values() if i is not grant.identity and any(i.clients.get(c, now) < now - HOUR_MS for c in app.ids)
+            i.id
+            for i in self.world.identities.values()
+            if i is not grant.identity and any(i.clients.get(c, now) < now - HOUR_MS for c in app.ids)
         }
         if len(users) >= _ROLLOUT or (len(others) >= _ROLLOUT and weight < 4):
             return f"{max(len(users), len(others))} others in the organisation use it or authorised it"
@@ -256,7 +304,9 @@ class Detection(Rule):
 def _weigh(scopes: list[str]) -> tuple[int, list[str]]:
     """The greatest weight, and the permissions that have at least 2, heaviest first."""
     weighed = sorted(((_weight(scope), n, scope) for n, scope in enumerate(scopes)), key=lambda row: (-row[0], row[1]))
-    return (weighed[0][0] if weighed else 0), [scope.rpartition("/auth/")[2] for weight, _, scope in weighed if weight >= min(2, weighed[0][0])]
+    return (weighed[0][0] if weighed else 0), [
+        scope.rpartition("/auth/")[2] for weight, _, scope in weighed if weight >= min(2, weighed[0][0])
+    ]
 
 
 def _weight(scope: str) -> int:

@@ -131,12 +131,14 @@ class Detection(Rule):
         usual = len(habit - {name}) >= 2
         if len(habit) < 5:
             habit.add(name)
-        if usual or near and not over or self.directory.egress_ok(event.actor.id, origin.ip):
+        if usual or (near and not over) or self.directory.egress_ok(event.actor.id, origin.ip):
             return
         points, reasons = novelty(grant.homes, origin)
         traps: list[str] = []
         severity: Severity = "high"
-        if ours(self.world, origin, facts.identity) and points < 2:
+        if points < 2 and ours(self.world, origin, facts.identity):
+            if not over:
+                return  # a second stage inside the organisation's own network
             severity, traps = "low", ["a network that the organisation uses"]
         elif over and near:
             same_ip = self._at_home(grant, origin)
@@ -145,7 +147,7 @@ class Detection(Rule):
             severity = "high" if points >= 2 or origin.provider is None else lower("high")
         elif points >= 2:
             severity = "high"
-        elif origin.network == "cloud" or end is None and now - grant.time < HOUR_MS or origin.network == "unknown":
+        elif origin.network == "cloud" or (end is None and now - grant.time < HOUR_MS) or origin.network == "unknown":
             severity, traps = "low", ["during the run, from a place that could be a second stage"]
         else:
             severity = "medium"

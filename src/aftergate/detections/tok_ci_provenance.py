@@ -13,6 +13,7 @@ from aftergate.lineage.state import DAY_MS
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
 
+_FEDERATED = "the federated credentials"  # Entra names the credential, not the subject behind it
 _ENOUGH = 3  # earlier runs that make a habit
 _DIGITS = re.compile(r"\d+")
 _UNREVIEWED = frozenset({"pull_request", "pull_request_target", "issue_comment", "fork", "issues", "merge_request_event"})
@@ -62,6 +63,7 @@ class Detection(Rule):
     subscriptions = (
         on(kinds=[Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE], sources=("aws.", "gcp.", "vault")),  # nearly all without a subject: one look
         on(kinds=[Kind.SIGN_IN], sources=("vault",)),
+        on(kinds=[Kind.SILENT_SIGN_IN], sources=("entra.serviceprincipal",)),  # the federated ones: one look at the credential's type
         on(tags=[Tag.CI_RUN, Tag.TRUST_CHANGE]),
         on(sources=("aws.",), bits=Bit.NEW_LIFE),
     )
@@ -81,22 +83,28 @@ class Detection(Rule):
             if event.ok and event.actor.kind == "workload" and event.target:
                 self.opened[event.target.rpartition("/")[2]] = event.time
             return
+        if event.kind is Kind.SILENT_SIGN_IN:
+            if event.ok and event.credential is not None and event.d.credential_type == "federated":
+                self._visit(event.actor.id, event, CiSubject(_FEDERATED, "other", event.credential))
+            return
         if event.kind not in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN):
             visit = self.keys.get(event.credential or "")
             if visit is not None and len(visit.uses) < 5:
                 visit.uses.append(event.id)
             return
-        if not event.ok or event.target is None and not event.d.targets:
+        if not event.ok or (event.target is None and not event.d.targets):
             return
         subject = pipeline_of(event)
-        if subject is None or event.kind is Kind.TOKEN_EXCHANGE and event.source == "gcp.audit":
+        if subject is None or (event.kind is Kind.TOKEN_EXCHANGE and event.source == "gcp.audit"):
             return  # Google's exchange gives a token for the pool; which account it is for is told by the next call
-        name = event.target or event.d.targets[0].id
+        self._visit(event.target or event.d.targets[0].id, event, subject)
+
+    def _visit(self, name: str, event: Event, subject: CiSubject) -> None:
         role = self.roles.get(name)
         if role is None:
             role = self.roles[name] = _Role()
         visit = _Visit(event, subject, event.d.run)
-        key = (subject.repo, subject.context, _DIGITS.sub("#", subject.value))
+        key = (subject.repo, subject.context, subject.value if subject.repo == _FEDERATED else _DIGITS.sub("#", subject.value))
         role.count += 1
         known = role.seen.get(key, 0)
         role.seen[key] = known + 1
@@ -133,14 +141,14 @@ class Detection(Rule):
         elif subject.context in ("branch", "tag", "environment"):
             reason = f"another {subject.context}"
             values = {value for _, value in contexts}
-            if len(contexts) >= 4 or subject.context == "tag" and any(kind == "tag" for kind, _ in contexts):
+            if len(contexts) >= 4 or (subject.context == "tag" and any(kind == "tag" for kind, _ in contexts)):
                 severity, traps = "low", ["this repository takes the role from many branches or tags"]
             elif subject.context == "branch" and subject.value in DEFAULT_BRANCHES and values & DEFAULT_BRANCHES:
                 severity, traps = "low", ["both are names of a default branch"]
             elif len(own) < 5 or subject.context != "branch":
                 severity = "medium"
         else:
-            reason, severity = "another kind of run", "medium"
+            reason, severity = "another trusted issuer or subject" if subject.repo == _FEDERATED else "another kind of run", "medium"
         if severity != "low" and self._renamed(role, visit):
             severity, traps = "low", ["the old name stops and the new one goes on: a rename"]
         opened = self.opened.get(name.rpartition("/")[2])

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import MACHINE, RENTED, SESSION_SOURCES, place, same_place, same_program, span, who
-from aftergate.lineage.state import DAY_MS, HOUR_MS, Life, Use
+from aftergate.lineage.state import DAY_MS, HOUR_MS, Life
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Agent, Bit, Event, Origin, Severity
 
@@ -43,6 +43,7 @@ class Detection(Rule):
         traps=(
             "Both address families of one line, pools of one gateway or cloud, and networks many of the organisation's identities use are one egress.",
             "Company gateways and privacy relays beside a home line: they need other signs too.",
+            "A CI run that hands its session to a second stage inside the cloud.",
             "One device id in both places: a person who switches a tunnel on and off.",
             "Services that call on somebody's behalf, the vendor's own back ends and its cloud shell.",
             "A pair of networks the same identity has used for days: habit.",
@@ -97,8 +98,17 @@ class Detection(Rule):
         ends = [use.last for shape, use in life.uses.items() if shape.origin is previous]
         devices = [shape.device for shape in life.uses if shape.origin is previous and shape.device is not None]
         first = facts.identity.net_first.get(previous.net, life.first)
-        return [Visit(life.first, max(ends, default=life.first), previous, agents or {event.agent}, life.first_event, devices[0] if devices else None,
-                      first > event.time - DAY_MS)]
+        return [
+            Visit(
+                life.first,
+                max(ends, default=life.first),
+                previous,
+                agents or {event.agent},
+                life.first_event,
+                devices[0] if devices else None,
+                first > event.time - DAY_MS,
+            )
+        ]
 
     def _judge(self, event: Event, facts: Facts, life: Life, visits: list[Visit]) -> None:
         back = visits[-1]
@@ -109,7 +119,7 @@ class Detection(Rule):
             home = next((v for v in reversed(visits[:index]) if same_place(v.origin, back.origin)), None)
             if home is None or back.start - home.end > WINDOW_MS:
                 continue
-            guest, host = (other, back) if _stranger(other, facts) >= _stranger(back, facts) else (back, other)
+            guest, host = _guest(other, back, facts)
             score, signs = self._score(event, facts, life, guest, [v for v in visits if same_place(v.origin, host.origin)])
             if score >= 3:
                 self._tell(event, facts, life, visits, guest, host, score, signs)
@@ -148,6 +158,8 @@ class Detection(Rule):
             signs.append("a network new for the identity")
         else:
             score -= 2
+        if life.mint is not None and life.mint.detail is not None and life.mint.detail.run is not None:
+            score -= 2  # runners roam and hand their session to a second stage
         if life.mint is not None and life.mint.klass in _STATIC and not human:
             score -= 1  # a key in two places of a fleet is no theft by itself
         if world.shared_net(guest.origin.net, identity) >= 3 or self.directory.egress_ok(identity.id, guest.origin.ip):
@@ -179,16 +191,17 @@ class Detection(Rule):
         )
 
 
-def _stranger(visit: Visit, facts: Facts) -> int:
-    """Which of two places looks less like the owner's."""
-    uses: Use | None = None
-    total = 0
-    for origin, use in facts.identity.origins().items():
-        if same_place(origin, visit.origin):
-            total += use.count
-            uses = use
-    rare = 0 if uses is None else -min(total, 1000)
-    return (2000 if visit.origin.network in RENTED else 0) + (1000 if visit.new else 0) + rare
+def _guest(a: Visit, b: Visit, facts: Facts) -> tuple[Visit, Visit]:
+    """The two with that first which looks less like the owner's place: rented, new, or else less used."""
+    left, right = ((v.origin.network in RENTED, v.new) for v in (a, b))
+    if left == right:
+        used = [0, 0]
+        for shape, use in facts.identity.uses.items():
+            for i, visit in enumerate((a, b)):
+                if same_place(shape.origin, visit.origin):
+                    used[i] += use.count
+        left, right = (False, used[0] <= used[1]), (False, used[0] > used[1])
+    return (a, b) if left >= right else (b, a)
 
 
 def _joins(event: Event, life: Life) -> bool:

@@ -148,8 +148,8 @@ class Detection(Rule):
         fresh = [(a, b) for a, b in zip(path, path[1:], strict=False) if a != b and (a, b) not in self.links]
         if "|".join(path) in self.odd:
             self._more(self.odd["|".join(path)], event)
-        elif fresh or len(path) not in root.depths and len(path) > _depth(root, now):
-            if root.count >= 3 and len(root.days) >= 2 and now - root.first >= DAY_MS or self._old_hand(first, now):
+        elif fresh or (len(path) not in root.depths and len(path) > _depth(root, now)):
+            if (root.count >= 3 and len(root.days) >= 2 and now - root.first >= DAY_MS) or self._old_hand(first, now):
                 self._judge(path, fresh, events, credentials, event, facts, root)
         for link in fresh:
             self.links[link] = now
@@ -184,7 +184,7 @@ class Detection(Rule):
         traps: list[str] = []
         if all(_pattern(t) in root.patterns for t in targets):
             severity, traps = "low", ["the same role in another account or region"]
-        elif peers >= 2 or person and peers:
+        elif peers >= 2 or (person and peers):
             severity, traps = "low", ["others take this role too"]
         elif not fresh:
             severity, traps = ("medium" if len(path) - depth > 1 else "low"), ["every link is known by itself"]
@@ -230,7 +230,7 @@ class Detection(Rule):
 
     def _human(self, name: str, event: Event) -> bool:
         identity: Identity | None = self.world.identity(name)
-        return identity is not None and identity.kind == "human" or identity is None and event.actor.kind == "human"
+        return (identity is not None and identity.kind == "human") or (identity is None and event.actor.kind == "human")
 
 
 def _depth(root: _Root, now: int) -> int:

@@ -15,6 +15,7 @@ _INSTANCE = re.compile(r"/i-[0-9a-f]{8,17}\Z")
 # sessions of managed compute are named by the service, so the credential was handed out inside it
 _FUNCTION = re.compile(r"(?:aws:ec2-instance|ecs-tasks|eks-pod-identity|AWSCodeBuild-|/eks-[\w-]+-[0-9a-f-]{36}\Z)")
 _CLOUD_OF = {"aws": "aws", "gcp": "gcp"}
+_AGENT_CHANNELS = frozenset({"ssmmessages", "ec2messages"})  # the management agent on the machine itself
 _OUTSIDE = frozenset({"hosting", "vpn", "tor", "isp", "mobile", "relay"})
 USUAL = 3  # other identities that make a network the organisation's way out
 
@@ -44,6 +45,7 @@ class Detection(Rule):
             "Calls by a service on the machine's behalf name the service instead of an address: never a place.",
             "NAT gateways, private endpoints and IPv6 beside IPv4: addresses of the same cloud count as the machine's own.",
             "A central gateway that other identities use too.",
+            "The management agent's own channels.",
         ),
         blind=("A thief who works from inside the same cloud looks like the machine.",),
         recommended=(
@@ -59,6 +61,8 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         origin = event.origin
+        if event.action.service in _AGENT_CHANNELS:
+            return
         if origin.ip is None or (event.agent.kind == "service" and not origin.known):
             return
         host = _host_of(event, facts)
@@ -102,7 +106,11 @@ class Detection(Rule):
         found = self.book.get(self.meta.slug, f"{host}|{event.origin.net}")
         if found is not None:
             self.report(
-                f"{host}|{event.origin.net}", event, severity=found.severity, narrative=found.narrative, subject=subject_of(facts.identity, event)
+                f"{host}|{event.origin.net}",
+                event,
+                severity=found.severity,
+                narrative=found.narrative,
+                subject=subject_of(facts.identity, event),
             )
 
     def _tell(self, host: str, event: Event, facts: Facts, other: Use | None, severity: Severity, away: Origin | None = None) -> None:
@@ -150,9 +158,20 @@ def _host_of(event: Event, facts: Facts) -> str | None:
         if mint is not None and event.credential is not None:
             giver = mint.shape.actor
             issuer = (mint.detail.issuer or mint.detail.subject or "") if mint.detail is not None else ""
-            if giver.kind == "service" or "system:serviceaccount:" in issuer or "oidc.eks." in issuer or giver.id.startswith("system:serviceaccount:"):
+            if (
+                giver.kind == "service"
+                or "system:serviceaccount:" in issuer
+                or "oidc.eks." in issuer
+                or giver.id.startswith("system:serviceaccount:")
+            ):
                 return session
         return None
-    if event.source == "gcp.audit" and event.actor.kind == "workload" and event.credential is None and not event.d.act and not event.d.subject:
+    if (
+        event.source == "gcp.audit"
+        and event.actor.kind == "workload"
+        and event.credential is None
+        and not event.d.act
+        and not event.d.subject
+    ):
         return event.actor.id  # attached account: no key was shown and nobody impersonated it
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, lower, on, subject_of
@@ -14,12 +16,14 @@ from aftergate.vocabulary import Bit, Event, Kind, Severity, Subject, Tag
 
 _SOURCES = ("kubernetes.", "gcp.", "aws.", "entra.", "vault")
 _LIMIT = 20_000
+_MACHINE_NAME = re.compile(r"(?:^|[^a-z])(?:svc|service|bot|robot|machine|app|ci|cd|deploy(?:er)?|backup|sync|batch|mailer|exporter|importer|agent|probe|etl|job|worker|api)(?:[^a-z]|\Z)")
 
 
 class _Minter(Struct):
     """What one identity makes for others."""
 
     first: int
+    last: int = 0
     count: int = 0
     targets: set[str] = field(default_factory=set)
     days: set[int] = field(default_factory=set)
@@ -76,7 +80,7 @@ class Detection(Rule):
         self.odd: list[_Odd] = []
         self.issued: dict[str, _Odd] = {}
         self.made: dict[str, str] = {}  # new identity -> who created it
-        self.removed: dict[tuple[str, str], int] = {}  # minter and target -> when it last removed a credential
+        self.removed: dict[tuple[str, str], list[int]] = {}  # minter and target -> when it removed a credential
 
     def step(self, event: Event, facts: Facts) -> None:
         odd = self.issued.get(event.credential or "")
@@ -96,9 +100,9 @@ class Detection(Rule):
         target = detail.targets[0]
         name = plain(target.id)
         if Tag.CREDENTIAL_REMOVE in tags:
-            self.removed[identity.id, name] = event.time
+            self.removed.setdefault((identity.id, name), []).append(event.time)
         minting = Tag.CREDENTIAL_ADD in tags or action.kind is Kind.TOKEN_ISSUE
-        if not minting or action.name.startswith("ec2:") or event.source == "gcp.audit" and action.kind is Kind.TOKEN_EXCHANGE:
+        if not minting or action.name.startswith("ec2:") or (event.source == "gcp.audit" and action.kind is Kind.TOKEN_EXCHANGE):
             return
         if target.type.lower() in ("token", "access_key", "key") or pipeline_of(event) is not None:
             return
@@ -114,6 +118,7 @@ class Detection(Rule):
             self._judge(event, facts, name, held, minter)
         held[identity.id] = held.get(identity.id, 0) + 1
         minter.count += 1
+        minter.last = event.time
         if len(minter.targets) < 50:
             minter.targets.add(name)
         if len(minter.days) < 10:
@@ -129,21 +134,23 @@ class Detection(Rule):
         if self.made.get(name) == identity.id:
             return
         known = established(identity, now)
-        broker = minter.count >= 3 and now - minter.first >= DAY_MS / 2 or len(minter.targets) >= 3
+        broker = (minter.count >= 3 and now - minter.first >= DAY_MS / 2) or len(minter.targets) >= 3
         if not person:
             if broker or self.directory.is_rotator(identity.id) or not known or event.agent.family in IAC:
                 return  # an operator, or one whose habits are not known
             if key:
-                severity, reason = "medium", "it never made a credential for another identity"
+                # new rotators and pipelines look the same: without more it is only a note
+                severity, reason = "low", "it never made a credential for another identity"
+                if strangeness(self.world, identity, event).score >= 2:
+                    severity = "medium"
             else:
                 reason = "a workload that never made tokens for others"
                 severity = "high" if others else "medium"
         else:
-            target_machine = self._machine(name, event)
-            if not target_machine:
+            if not self._machine(name, event):
                 return  # people's own credentials: a key planted on a colleague is judged by drift-credential-plant
             if key:
-                severity = "medium" if others and "" not in held or len(held) > 1 else "low"
+                severity = "medium" if (others and "" not in held) or len(held) > 1 else "low"
                 reason = "until now others made its credentials" if others else "a person made it by hand"
             elif others >= 3:
                 reason = "a person; until now the platform or its operator made its tokens"
@@ -166,11 +173,18 @@ class Detection(Rule):
         for issued in detail.issued:
             self.issued[issued] = odd
 
-    @staticmethod
-    def _machine(name: str, event: Event) -> bool:
+    def _machine(self, name: str, event: Event) -> bool:
+        """True when the target is no person: by its kind, its name, or by the programs that it uses."""
         if name.startswith("system:serviceaccount:") or "gserviceaccount.com" in name or event.source.startswith(("entra.", "vault")):
             return True
-        return event.source == "aws.cloudtrail" and any(mark in name.lower() for mark in ("svc", "service", "bot", "robot", "machine", "app-", "-app", "ci-", "-ci"))
+        short = name.rpartition("/")[2]
+        if event.source != "aws.cloudtrail" or "@" in short:
+            return False
+        target = self.world.identity(name)
+        if target is None or not target.count:
+            return bool(_MACHINE_NAME.search(short))
+        kinds = {shape.agent.kind for shape in target.uses} - {"unknown"}
+        return (bool(kinds) and not kinds & {"browser", "cli", "desktop_app"}) or bool(_MACHINE_NAME.search(short))
 
     def _busy(self, name: str) -> bool:
         """True for an identity that has been at work for days without this minter."""
@@ -180,16 +194,25 @@ class Detection(Rule):
     def finish(self) -> None:
         for odd in self.odd:
             event = odd.event
-            gone = self.removed.get((self._actor(event), odd.target))
+            by = self._actor(event)
             severity, traps = odd.severity, list(odd.traps)
-            if gone is not None and abs(gone - event.time) < DAY_MS:
+            if any(abs(gone - event.time) < DAY_MS for gone in self.removed.get((by, odd.target), ())):
                 severity, traps = "low", [*traps, "an older credential was removed in the same run"]
+            elif self._operator(by, event):
+                severity, traps = "low", [*traps, "it goes on making tokens as an operator does"]
             used = f" It was then used from {odd.used[0][1]}." if odd.used else ""
             self.report(
                 f"{event.actor.id}|{odd.target}|{event.time // HOUR_MS}", event, severity=severity, traps=traps, subject=odd.subject,
                 evidence=[event.id, *(e for e, _ in odd.used)],
                 narrative=f"At {when(event.time)} {who(event)} made a {(event.d.issued_class or 'credential').replace('_', ' ')} for {odd.target} from {place(event.origin)}: {odd.reason}.{used}",
             )  # fmt: skip
+
+    def _operator(self, by: str, event: Event) -> bool:
+        """True for a workload that from then on makes tokens regularly, from inside, with a program of its own."""
+        minter = self.minters.get(by)
+        if minter is None or is_person(event) or event.agent.kind in ("cli", "http_library") or event.origin.known:
+            return False
+        return minter.count >= 5 and minter.last - minter.first >= 6 * HOUR_MS
 
     def _actor(self, event: Event) -> str:
         found: Identity | None = self.world.identity(event.actor.id)

@@ -64,7 +64,9 @@ class Detection(Rule):
         token = detail.spent
         lanes = [(facts.identity.id, shape.client)]
         users = [t.id for t in detail.targets if t.type.lower() == "user"]
-        lanes += [(known.id, shape.client) for known in map(self.world.identity, users) if known is not None and known is not facts.identity]
+        lanes += [
+            (known.id, shape.client) for known in map(self.world.identity, users) if known is not None and known is not facts.identity
+        ]
         first = self.spent.get(token) if token is not None else None
         alarm = shape.error is not None and bool(_SAID.search(f"{shape.error} {detail.status or ''} {shape.action.name}"))
         if first is not None or alarm:
@@ -72,7 +74,12 @@ class Detection(Rule):
         if shape.error is not None:
             return
         made = Spend(
-            event.time, event.id, shape.origin, shape.agent, shape.device, detail.issued,
+            event.time,
+            event.id,
+            shape.origin,
+            shape.agent,
+            shape.device,
+            detail.issued,
             facts.has(Bit.IDENTITY_NET) and facts.identity.count > 5,
         )
         for lane in lanes:
@@ -93,8 +100,10 @@ class Detection(Rule):
             told = "nothing earlier of this token is in the log"
         else:
             gap = event.time - before.time
-            told = f"it had been spent {span(gap)} before from {place(before.origin)}" if first else (
-                f"the last good refresh was {span(gap)} before from {place(before.origin)}"
+            told = (
+                f"it had been spent {span(gap)} before from {place(before.origin)}"
+                if first
+                else (f"the last good refresh was {span(gap)} before from {place(before.origin)}")
             )
             near = same_place(shape.origin, before.origin) or not (shape.origin.known and before.origin.known)
             same_device = shape.device is None or before.device is None or shape.device == before.device

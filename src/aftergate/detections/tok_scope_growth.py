@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -22,11 +23,15 @@ _ADMIN = re.compile(
     re.IGNORECASE,
 )
 _READ_ONLY = re.compile(r"readonly|\.read(?:$|\.(?!write))|^read:|:read$|_read$|\.read$|\bread\b|view|list|introspect", re.IGNORECASE)
-_WRITE = re.compile(r"write|modify|edit|update|create|delete|send|post|publish|deploy|insert|upload|approve|pay|transfer|execute|compose|workflow|^repo$", re.IGNORECASE)
+_WRITE = re.compile(
+    r"write|modify|edit|update|create|delete|send|post|publish|deploy|insert|upload|approve|pay|transfer|execute|compose|workflow|^repo$",
+    re.IGNORECASE,
+)
 _CLAIMS = frozenset(
     "openid profile email phone address offline_access offline groups roles web-origins microprofile-jwt acr basic online user.read userinfo.email "
     "userinfo.profile device_sso".split()
 )
+_CHAINED = frozenset({Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE})
 _WORDS = {3: "administrative", 2: "writing", 1: "reading"}
 
 
@@ -38,8 +43,11 @@ class Grants(Struct):
     scopes: set[str]
     weight: int
     event: str
+    last: tuple[str, ...] = ()  # the scopes of the last grant
+    told: bool = False
 
 
+@lru_cache(maxsize=20_000)
 def weight(scope: str) -> int:
     """0 claims about the person, 1 reading, 2 writing, 3 administration or everything."""
     low = scope.lower().rstrip("/")
@@ -97,9 +105,13 @@ class Detection(Rule):
         client = event.shape.client or (event.target if consent else None) or ""
         owner = facts.identity.id if not consent else client or facts.identity.id
         key = (owner, client)
+        held = self.grants.get(key)
+        if held is not None and held.last == detail.scopes and not held.told and event.kind not in _CHAINED:
+            held.count += 1
+            held.event = event.id
+            return
         scopes = set(detail.scopes)
         heavy = max(weight(s) for s in scopes)
-        held = self.grants.get(key)
         if held is not None:
             self._judge(event, facts, held, scopes, client, consent)
         if heavy >= 2:
@@ -107,9 +119,10 @@ class Detection(Rule):
                 if weight(scope) >= 2:
                     self.holders.setdefault((client, scope), set()).add(facts.identity.id)
         if held is None:
-            self.grants[key] = Grants(1, event.time, scopes, heavy, event.id)
+            self.grants[key] = Grants(1, event.time, scopes, heavy, event.id, detail.scopes)
         else:
             held.count += 1
+            held.last = detail.scopes
             held.event = event.id
             held.weight = max(held.weight, heavy)
             if len(held.scopes) < 400:
@@ -119,7 +132,7 @@ class Detection(Rule):
         parent = facts.life.mint.detail if facts.life is not None and facts.life.mint is not None else None
         beyond = False
         fresh = sorted(s for s in scopes - held.scopes if weight(s) > held.weight)
-        if parent is not None and parent.scopes and event.kind in (Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE):
+        if parent is not None and parent.scopes and event.kind in _CHAINED:
             most = max(weight(s) for s in parent.scopes)
             more = sorted(s for s in scopes - set(parent.scopes) if weight(s) > max(most, 1))
             beyond = bool(more) and (event.kind is Kind.TOKEN_REFRESH or most > 0)
@@ -157,6 +170,7 @@ class Detection(Rule):
             traps=traps,
         )
         self.raised[made.id] = tuple(fresh)
+        held.told = True
 
     def _key(self, facts: Facts, client: str, consent: bool) -> str:
         return f"{client or facts.identity.id}|{'consent' if consent else facts.identity.id}"

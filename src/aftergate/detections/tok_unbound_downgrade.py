@@ -50,9 +50,7 @@ class Detection(Rule):
         ),
     )
     # sign-ins and token issues bring a new token each and are never repeated events; the work is one look-up
-    subscriptions = (
-        on(kinds=[Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE]),
-    )
+    subscriptions = (on(kinds=[Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE]),)
 
     def start(self) -> None:
         self.held: dict[tuple[str, str], Bound] = {}

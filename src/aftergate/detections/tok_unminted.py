@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
@@ -11,12 +13,22 @@ from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Kind, Severity
 
 # logs whose short-lived tokens have ids both where they are issued and where they are used, and the log that issues
-_ISSUERS = {"kubernetes.audit": "kubernetes.audit", "graph.activity": "entra", "m365.audit": "entra", "keycloak": "keycloak",
-            "oauth.server": "oauth.server", "auth0": "auth0", "aws.cloudtrail": "aws.cloudtrail"}
+_ISSUERS = {
+    "kubernetes.audit": "kubernetes.audit",
+    "graph.activity": "entra",
+    "m365.audit": "entra",
+    "keycloak": "keycloak",
+    "oauth.server": "oauth.server",
+    "auth0": "auth0",
+    "aws.cloudtrail": "aws.cloudtrail",
+}
 _SURE = frozenset({"kubernetes.audit", "keycloak", "oauth.server"})  # every mint is a row of its own
 ENOUGH = 30  # tokens with a known mint, before a missing one means anything
 LONGEST_MS = 7 * DAY_MS
-_MINTS = [Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE, Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.DEVICE_CODE_APPROVAL]
+SILENCE = 60 * 24  # hours without any mint that are a gap whatever the habit
+_MINTS = frozenset(
+    {Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE, Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.DEVICE_CODE_APPROVAL}
+)
 
 
 class Unborn(Struct, gc=False):
@@ -65,13 +77,18 @@ class Detection(Rule):
         self.unborn: dict[str, Unborn] = {}
 
     def step(self, event: Event, facts: Facts) -> None:
-        issuer = _ISSUERS.get(event.source) or ("entra" if event.source.startswith("entra.") else "")
+        shape = event.shape
+        source = shape.source
+        issuer = _ISSUERS.get(source) or ("entra" if source.startswith("entra.") else "")
         if not issuer:
             return
-        if event.kind in _MINTS:
-            self.hours.setdefault(issuer, set()).add(event.time // HOUR_MS)
+        if shape.action.kind in _MINTS:
+            hours = self.hours.get(issuer)
+            if hours is None:
+                hours = self.hours[issuer] = set()
+            hours.add(event.time // HOUR_MS)
         name = event.credential
-        if name is None or not event.ok or event.source not in _ISSUERS:
+        if name is None or shape.error is not None or source not in _ISSUERS:
             return
         held = self.unborn.get(name)
         if held is not None:
@@ -90,8 +107,14 @@ class Detection(Rule):
         seconds = int(age) if isinstance(age, int | str) and str(age).isdigit() else None
         since = event.d.token_issued_at or (event.time - seconds * 1000 if seconds is not None else 0)
         self.unborn[name] = Unborn(
-            event, issuer, cohort, f"{facts.identity.id}|{event.origin.net}", since,
-            strangeness(self.world, facts.identity, event).score >= 2, facts.identity.id, [],
+            event,
+            issuer,
+            cohort,
+            f"{facts.identity.id}|{event.origin.net}",
+            since,
+            strangeness(self.world, facts.identity, event).score >= 2,
+            facts.identity.id,
+            [],
         )
 
     def finish(self) -> None:
@@ -191,24 +214,22 @@ def _named(name: str, source: str, owner: str, kind: str) -> str | None:
 
 
 def _gaps(hours: set[int]) -> list[tuple[int, int]]:
-    """Silences of an issuer's log, from and to in milliseconds, that hold two hours in which it usually is not silent."""
-    first, last = min(hours), max(hours)
+    """Silences of an issuer's log, from and to in milliseconds, that hold two hours in which it usually is not silent, or are longer than SILENCE."""
+    ordered = sorted(hours)
     days: dict[tuple[bool, int], list[int]] = {}  # (weekend, hour of the day) -> days seen, days with mints
-    for hour in range(first, last + 1):
-        count = days.setdefault((_weekend(hour), hour % 24), [0, 0])
-        count[0] += 1
-        count[1] += hour in hours
+    for before, after in zip([ordered[0] - 1, *ordered], ordered, strict=False):
+        for hour in range(before + 1 if after - before <= SILENCE else after, after + 1):
+            count = days.setdefault((_weekend(hour), hour % 24), [0, 0])
+            count[0] += 1
+            count[1] += hour == after
     found: list[tuple[int, int]] = []
-    begin = busy = 0
-    for hour in range(first, last + 2):
-        if hour in hours or hour > last:
-            if busy >= 2:
-                found.append(((begin - 1) * HOUR_MS, (hour + 1) * HOUR_MS))
-            begin = busy = 0
-            continue
-        begin = begin or hour
-        seen, active = days[_weekend(hour), hour % 24]
-        busy += seen >= 2 and active * 2 >= seen - 1
+    for before, after in pairwise(ordered):
+        busy = 2 if after - before > SILENCE else 0  # not walked through: one record with a wrong clock makes it centuries
+        for hour in range(before + 1, after) if not busy else ():
+            seen, active = days[_weekend(hour), hour % 24]
+            busy += seen >= 2 and active * 2 >= seen - 1
+        if busy >= 2:
+            found.append((before * HOUR_MS, (after + 1) * HOUR_MS))
     return found
 
 

@@ -59,6 +59,23 @@ def _slow(text: str) -> int:
     return result
 
 
+_MONTHS = {name: f"{number:02d}" for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+
+
+def from_us_text(text: str) -> int | None:
+    """Milliseconds of `Oct 21, 2026, 6:06:25 AM` (UTC), as AWS writes the end of a session, or of an ISO time; None if it is neither."""
+    parts = text.replace(",", " ").split()
+    try:
+        if len(parts) != 5:
+            return from_iso(text)
+        month, day, year, clock, half = parts
+        hour, minute, second = clock.split(":")
+        hours = int(hour) % 12 + (12 if half.upper() == "PM" else 0)
+        return from_iso(f"{int(year):04d}-{_MONTHS[month]}-{int(day):02d}T{hours:02d}:{int(minute):02d}:{int(second):02d}Z")
+    except (ValueError, KeyError, Reject):
+        return None
+
+
 def from_epoch(value: float) -> int:
     """Milliseconds of a Unix time in seconds, milliseconds or microseconds, told apart by size.
 

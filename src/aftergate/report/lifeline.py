@@ -127,7 +127,7 @@ def mark_kind(event: Event) -> str:
     if Tag.REVOKE in action.tags or Tag.IDENTITY_DISABLE in action.tags:
         return "end"
     kind = _KINDS.get(action.kind)
-    if kind in (None, "change") and event.d.issued:
+    if kind in (None, "change") and event.mints:
         return "issue"
     return kind or "use"
 
@@ -136,8 +136,10 @@ def beside(event: Event, keys: set[str]) -> bool:
     """True for background: none of the credentials and sessions that the story is about was used, issued or spent."""
     if not keys or event.credential in keys or event.session in keys:
         return False
+    if keys.intersection(event.mints):
+        return False
     detail = event.detail
-    return detail is None or not (detail.spent in keys or keys.intersection(detail.issued) or any(t.id in keys for t in detail.targets))
+    return detail is None or not (detail.spent in keys or any(t.id in keys for t in detail.targets))
 
 
 def lay_out(

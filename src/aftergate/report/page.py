@@ -25,6 +25,8 @@ from aftergate.vocabulary import RANK, SEVERITIES, Event, Finding, Subject
 MOST_LISTED: Final = 1_000
 MOST_PROOFS: Final = 10
 BY: Final = '<th scope="col">by</th>'
+MOST_RANKED: Final = 12
+MOST_OPEN: Final = 4  # findings of an incident whose evidence is shown at once
 MOST_FINDINGS: Final = 40  # of one incident, told in full
 
 _FRAMEWORK: Final = {"attack": "ATT&CK", "atlas": "ATLAS", "nhi": "OWASP NHI", "csf": "NIST CSF"}
@@ -226,9 +228,9 @@ def _overview(findings: Sequence[Finding], incidents: Sequence[Incident], data: 
         rows = "".join(
             f'<tr><th scope="row"><a class="by" href="#incidents" data-detection="{esc(d)}" title="{esc(_meta_title(d))}">{esc(d)}</a></th>'
             f'<td class="draw">{bar(counts[d] / counts[ranked[0]])}</td><td class="num">{number(counts[d])}</td></tr>'
-            for d in ranked[:12]
+            for d in ranked[:MOST_RANKED]
         )
-        more = f'<p class="fine">and {plural(len(ranked) - 12, "more detection")}</p>' if len(ranked) > 12 else ""
+        more = f'<p class="fine">and {plural(len(ranked) - MOST_RANKED, "more detection")}</p>' if len(ranked) > MOST_RANKED else ""
         cards.append(f'<div class="card"><h3>By detection</h3><table class="bars"><tbody>{rows}</tbody></table>{more}</div>')
     beside = len(cards)
     rates = data.get("join_rates", {})
@@ -336,6 +338,11 @@ def _subject(subject: Subject) -> str:
     return held[0] if held else "unknown"
 
 
+def _unbroken(span: str) -> str:
+    """A span that breaks between its two times only."""
+    return " – ".join(f'<span class="nb">{part}</span>' for part in span.split(" – "))
+
+
 def _incident(incident: Incident, findings: list[Finding], drawn: Drawn | None) -> str:
     findings = sorted(findings, key=lambda f: (f.time, f.started, f.id))
     detections = "".join(f'<span class="det">{esc(d)}</span>' for d in incident.detections[:4]) + (
@@ -344,7 +351,7 @@ def _incident(incident: Incident, findings: list[Finding], drawn: Drawn | None) 
     summary = (
         f'<summary><span class="sev {incident.severity}">{incident.severity}</span><span class="name"><span class="title">{esc(incident.title)}</span>'
         f'<span class="under"><span class="subject">{esc(short(_subject(incident.subject), 70))}</span><span class="dets">{detections}</span></span></span>'
-        f'<span class="span">{stretch(incident.started, incident.time)}</span>{ring(incident.trust)}</summary>'
+        f'<span class="span">{_unbroken(stretch(incident.started, incident.time))}</span>{ring(incident.trust)}</summary>'
     )
     told = "".join(f"<p>{esc(part)}</p>" for part in incident.narrative.split(" Then: "))
     parts = [f'<div class="story"><div class="narrative"><h4>What happened</h4>{told}</div>{_steps(incident.recommended)}</div>']
@@ -364,7 +371,10 @@ def _incident(incident: Incident, findings: list[Finding], drawn: Drawn | None) 
             f'<p class="fine">{" ".join(notes)}</p></figure>'
         )
     parts.append(f'<div class="findings"><h4>{"Findings" if len(findings) > 1 else "Finding"}</h4><ol>')
-    parts.extend(_finding(number_, finding, drawn) for number_, finding in enumerate(findings[:MOST_FINDINGS], 1))
+    told_of: set[str] = set()
+    for place_, finding in enumerate(findings[:MOST_FINDINGS], 1):
+        parts.append(_finding(place_, finding, drawn, first=finding.detection not in told_of))
+        told_of.add(finding.detection)
     parts.append("</ol>")
     if len(findings) > MOST_FINDINGS:
         parts.append(f'<p class="fine">{plural(len(findings) - MOST_FINDINGS, "more finding")} of this incident: see --findings FILE.</p>')
@@ -412,7 +422,8 @@ def _chips(names: Iterable[str]) -> str:
     return f'<ul class="chips">{"".join(rows)}</ul>' if rows else ""
 
 
-def _finding(place_: int, finding: Finding, drawn: Drawn | None) -> str:
+def _finding(place_: int, finding: Finding, drawn: Drawn | None, *, first: bool) -> str:
+    """One finding. What is true of its detection is told with the first of an incident only."""
     meta = _meta(finding.detection)
     head = (
         f'<li class="finding"><div class="fhead"><span class="no" aria-hidden="true">{place_}</span><span class="sev {finding.severity}">{finding.severity}</span>'
@@ -423,8 +434,11 @@ def _finding(place_: int, finding: Finding, drawn: Drawn | None) -> str:
     parts = [head]
     if finding.traps:
         parts.append(f'<div class="traps"><b>Weighed, and severity lowered for it:</b> {esc("; ".join(finding.traps))}</div>')
-    parts.append(_proof(finding, drawn))
-    if meta is not None and (meta.traps or meta.blind):
+    proof = _proof(finding, drawn)
+    if place_ > MOST_OPEN and proof:
+        proof = f'<details class="more"><summary>Evidence: {plural(len(finding.evidence), "event")}</summary>{proof}</details>'
+    parts.append(proof)
+    if first and meta is not None and (meta.traps or meta.blind):
         looks = "".join(f"<li>{esc(t)}</li>" for t in meta.traps)
         blind = "".join(f"<li>{esc(t)}</li>" for t in meta.blind)
         parts.append(
@@ -433,13 +447,19 @@ def _finding(place_: int, finding: Finding, drawn: Drawn | None) -> str:
             + (f"<h5>What this detection cannot see</h5><ul>{blind}</ul>" if blind else "")
             + "</details>"
         )
-    parts.append(_chips([*finding.attack, *finding.frameworks]))
+    if first:
+        parts.append(_chips([*finding.attack, *finding.frameworks]))
     parts.append("</li>")
     return "".join(parts)
 
 
 def _error(event: Event) -> str:
     return "" if event.shape.error is None else f' <span class="err">{esc(short(event.shape.error, 30))}</span>'
+
+
+def _from(event: Event) -> str:
+    origin = event.origin
+    return "–" if origin.ip is None and not origin.net.startswith("service:") else esc(place(origin))
 
 
 def _by(event: Event) -> str:
@@ -458,7 +478,7 @@ def _proof(finding: Finding, drawn: Drawn | None) -> str:
     rows = "".join(
         f'<tr><td class="when">{time_tag(e.time, seconds=True)}</td><td data-label="what">{esc(short(e.action.name, 60))}'
         f"{_error(e)}</td>{'' if alone else _by(e)}"
-        f'<td data-label="from">{esc(place(e.origin))}</td><td data-label="with">{esc(e.agent.family)}</td><td data-label="event"><code>{esc(e.id)}</code></td></tr>'
+        f'<td data-label="from">{_from(e)}</td><td data-label="with">{esc(e.agent.family) if e.agent.family != "unknown" else "–"}</td><td data-label="event"><code>{esc(e.id)}</code></td></tr>'
         for e in shown
     )
     out = ""

@@ -85,8 +85,8 @@ def legend(kinds: Sequence[str], *, flags: bool, aside: bool = False) -> str:
 
 def life_picture(life: Lifeline, label: str) -> str:
     """The life of a credential: time from left to right, a lane for each place and program."""
-    height = HEAD + LANE * len(life.lanes) + FOOT
-    bottom = height - FOOT
+    bottom = HEAD + LANE * len(life.lanes)
+    height = bottom + FOOT + (14 if any(s.gap >= CUT_LEAST for s in life.axis.segments) else 0)
     out = [f'<svg class="life" viewBox="0 0 {n(WIDTH)} {n(height)}" role="group" tabindex="0" aria-label="{esc(label)}">']
     many = len(life.axis.segments) > 1
     for segment in life.axis.segments:
@@ -142,8 +142,12 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _crowded(mark: Mark, row: Sequence[Mark]) -> bool:
     """Is there another mark where this one's number would stand?"""
-    left = mark.x1 + mark.shift + 8
-    return any(m is not mark and m.x0 + m.shift - 6 < left + 28 and m.x1 + m.shift + 6 > left for m in row)
+    left = mark.x1 + mark.shift + 6
+    for other in row:
+        start, end = other.x0 + other.shift - 10, other.x1 + other.shift + 10
+        if other is not mark and start < left + 32 and (end + (28 if other.count > 1 and other.x0 <= mark.x0 else 0)) > left:
+            return True
+    return False
 
 
 def _mark(mark: Mark, y: float, crowded: bool) -> str:
@@ -180,7 +184,7 @@ def _scale(axis: Axis, y: float) -> str:
             if segment.gap >= CUT_LEAST:
                 zig = f"M{n(middle - 3)} {n(y + 8)}l6 -6l-6 -6l6 -6"
                 out.append(f'<path class="cut" d="{zig}"/><path class="quiet" d="M{n(middle)} {n(HEAD - 4)}V{n(y - 12)}"/>')
-                out.append(f'<text class="gap" x="{n(middle)}" y="{n(y + 34)}" text-anchor="middle">{lasting(segment.gap)} quiet</text>')
+                out.append(f'<text class="gap" x="{n(middle)}" y="{n(y + 47)}" text-anchor="middle">{lasting(segment.gap)} quiet</text>')
             else:
                 out.append(f'<path class="quiet" d="M{n(middle)} {n(HEAD - 8)}V{n(y)}"/>')
         step = segment.step(64)

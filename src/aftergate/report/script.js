@@ -68,6 +68,11 @@
     box.scrollLeft += pin.getBoundingClientRect().left - box.getBoundingClientRect().left - box.clientWidth * 0.6;
   };
   for (const incident of incidents) { incident.addEventListener("toggle", () => aim(incident)); aim(incident); }
+  // ... and the names of its lanes stay in sight.
+  for (const box of all(".scroll")) {
+    const names = all("text.lane", box), picture = one("svg", box);
+    box.addEventListener("scroll", () => { for (const name of names) name.setAttribute("x", 8 + box.scrollLeft * 960 / picture.clientWidth); }, { passive: true });
+  }
 
   // Printing shows everything that is not filtered away.
   let closed = [];

@@ -47,6 +47,7 @@ class Node(Struct):
     children: list[Node] = field(default_factory=list)
     rest: list[Life] = field(default_factory=list)  # children that are not part of the family
     sessions: list[str] = field(default_factory=list)  # sessions that are this credential's own and nothing else
+    unused: int = 0  # children never used in these logs, which have no place of their own
     weight: int = 0  # accused here or below
 
 
@@ -123,7 +124,9 @@ class Families:
                     nodes[at].weight += 1
                     at = parents.get(at)
         for node in nodes.values():
-            node.children.sort(key=_age)
+            kept = [c for c in node.children if c.weight or c.children or c.rest or c.life.count or c.life.death is not None]
+            node.unused = len(node.children) - len(kept)
+            node.children = sorted(kept, key=_age)
         roots.sort(key=_age)
         return roots
 
@@ -213,7 +216,12 @@ def _children(node: Node, spine: Node | None, accused: set[str], budget: list[in
     if not beside and not node.rest:
         return ""
     shown = _choose(beside)
-    body = "".join(_item(child, accused, budget) for child in shown)
+    branches = sum(bool(child.children) or child.weight > 0 for child in shown)
+    body = ""
+    for place_, child in enumerate(shown, 1):
+        if branches > 1 and (child.children or child.weight) and node.weight:
+            body += f'<li class="branch">branch {place_}</li>'
+        body += _item(child, accused, budget)
     held = {id(child) for child in shown}
     left = [*node.rest, *(child.life for child in beside if id(child) not in held)]
     if left:
@@ -255,6 +263,8 @@ def _node(node: Node, accused: set[str], below: str, *, follows: bool) -> str:
         lines.append(f"{plural(life.count, 'use')}, {stretch(life.first, life.last)}, from {where}")
     else:
         lines.append("no use of it in these logs")
+    if node.unused:
+        lines.append(f"{plural(node.unused, 'token')} issued from it that these logs do not show in use")
     lines.extend(f"in session <code>{esc(short(session, 90))}</code>" for session in node.sessions)
     inner = "".join(f'<span class="line">{line}</span>' for line in lines)
     return f'<li class="node{" hot" if hot else ""}{" follows" if follows else ""}"><div class="card">{" ".join(marks)}{inner}</div>{below}</li>'

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from aftergate.connectors.aws.operations import describe, operation_name
 from aftergate.connectors.base import Source
 from aftergate.errors import NotMine, Reject
-from aftergate.events.clock import CLOCK, DAYS, from_iso
+from aftergate.events.clock import CLOCK, DAYS, from_iso, from_us_text
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import NO_ORIGIN, Actor, Agent, Change, Detail, Event, Kind, Origin, Shape, Tag, Target
 
@@ -113,6 +113,7 @@ class _Object(Struct, gc=False):
 
 class _Minted(Struct, gc=False):
     accessKeyId: str | None = None  # noqa: N815
+    expiration: str | None = None
 
 
 class _Assumed(Struct, gc=False):
@@ -139,13 +140,14 @@ class _StsAsked(Struct, gc=False):
 class _Caller:
     """What one `userIdentity` says, and the shapes seen with it."""
 
-    __slots__ = ("actor", "credential", "mfa", "provider", "session", "shapes", "source_identity", "subject", "type")
+    __slots__ = ("actor", "by_service", "credential", "mfa", "provider", "session", "shapes", "source_identity", "subject", "type")
 
     def __init__(self, actor: Actor, credential: str | None, session: str | None, shapes: dict[tuple[str | None, ...], tuple[Shape, bool]]) -> None:
         self.actor = actor
         self.credential = credential
         self.session = session
         self.type = ""
+        self.by_service = False  # a service calls on the caller's behalf: the address is not the caller's
         self.subject: str | None = None
         self.provider: str | None = None
         self.source_identity: str | None = None
@@ -180,7 +182,7 @@ class CloudTrail:
         self._full = msgspec.json.Decoder(_Full).decode
         self._callers: dict[tuple[str | None, ...], _Caller] = {}
         self._nobody = _Caller(intern.actor("unidentified caller"), None, None, {})
-        self._shapes: dict[tuple[Actor, str], dict[tuple[str | None, ...], tuple[Shape, bool]]] = {}
+        self._shapes: dict[tuple[Actor, str, bool], dict[tuple[str | None, ...], tuple[Shape, bool]]] = {}
         self._sent = msgspec.json.Decoder(_Sent | None).decode
         self._object = msgspec.json.Decoder(_Object | None).decode
         self._sts_asked = msgspec.json.Decoder(_StsAsked | None).decode
@@ -261,10 +263,12 @@ class CloudTrail:
         else:
             shown = who.userName or who.principalId
             actor = actor_of(shown.lower() if shown and "@" in shown else shown or "unidentified caller", (), "unknown", account)
-        shapes = self._shapes.get((actor, kind))
+        behalf = bool(who.invokedBy and who.arn)
+        shapes = self._shapes.get((actor, kind, behalf))
         if shapes is None:
-            shapes = self._shapes[actor, kind] = {}
+            shapes = self._shapes[actor, kind, behalf] = {}
         caller = _Caller(actor, credential, session, shapes)
+        caller.by_service = behalf
         caller.type = kind
         caller.subject = who.userName if kind in ("WebIdentityUser", "SAMLUser") else None
         caller.provider = who.identityProvider or (
@@ -281,7 +285,7 @@ class CloudTrail:
         service = source.removesuffix(".amazonaws.com").removesuffix(".amazonaws.com.cn")
         name = f"{service}:{operation_name(record.eventName or '')}"
         action = self.intern.action(SLUG, name, describe)
-        origin = self._origin(record)
+        origin = self._origin(record, by_service=caller.by_service)
         agent: Agent = self.intern.agent(record.userAgent)
         silent = None
         if action.kind in (Kind.TOKEN_ISSUE, Kind.TOKEN_EXCHANGE) and caller.actor.kind != "human":
@@ -298,10 +302,12 @@ class CloudTrail:
         caller.shapes[key] = made
         return made
 
-    def _origin(self, record: _Record) -> Origin:
+    def _origin(self, record: _Record, *, by_service: bool) -> Origin:
         ip = record.sourceIPAddress
         if not ip:
             return NO_ORIGIN
+        if by_service:
+            return self.intern.origin(ip, trustworthy=False)
         if record.vpcEndpointId is not None:
             return self.intern.origin(ip, trustworthy=not ip.startswith(("10.", "172.", "192.168.", "fd", "100.64.")))
         return self.intern.origin(ip)
@@ -400,6 +406,8 @@ class CloudTrail:
         if answer is not None:
             if answer.credentials is not None and answer.credentials.accessKeyId:
                 detail.issued, detail.issued_class = (answer.credentials.accessKeyId,), "session_key"
+                if answer.credentials.expiration:
+                    detail.token_expires_at = from_us_text(answer.credentials.expiration)
             if answer.assumedRoleUser is not None and answer.assumedRoleUser.arn:
                 params["assumed_role"] = answer.assumedRoleUser.arn
             detail.issuer = detail.issuer or answer.provider

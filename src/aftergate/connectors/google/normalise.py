@@ -27,7 +27,7 @@ _DEFENCE = re.compile(
     re.IGNORECASE,
 )
 _SHARING = re.compile(r"shar(e|ing)|outside|external|public", re.IGNORECASE)
-_MAIL = re.compile(r"forward|routing|message_security_rule|delegat", re.IGNORECASE)
+_MAIL = re.compile(r"forward|routing|message.security.rule|delegat", re.IGNORECASE)
 _SSO = re.compile(r"\bsso\b|\bsaml\b|identity provider", re.IGNORECASE)
 
 _KEPT: Final = (
@@ -310,12 +310,12 @@ def _params(values: dict[str, Any]) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     for key in _KEPT:
         value = values.get(key)
-        if isinstance(value, (bool, int)):
+        if isinstance(value, bool) or (isinstance(value, int) and number(value) is not None):
             found[key] = value
         elif isinstance(value, str) and value:
             found[key] = value[:200]
         elif isinstance(value, list):
-            found[key] = [entry for entry in value[:10] if isinstance(entry, (str, int))]
+            found[key] = [entry for entry in value[:10] if isinstance(entry, (str, bool)) or number(entry) is not None]
     user = found.get("target_user")
     if "target_domain" not in found and isinstance(user, str) and "@" in user:
         found["target_domain"] = user.rpartition("@")[2].lower()

@@ -116,18 +116,16 @@ def items(value: Any) -> list[Any]:
 
 
 def number(value: Any) -> int | None:
-    """A whole number, also from text; None for everything else."""
+    """A whole number, also from text; None for everything else, and beyond 2**53, which no JSON reader keeps exact."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        return int(value) if abs(value) < 1e18 and value == value else None
     if isinstance(value, str) and len(value) < 20:
         try:
-            return int(value)
+            value = int(value)
         except ValueError:
             return None
+    if isinstance(value, (int, float)) and abs(value) <= 1 << 53:
+        return int(value)
     return None
 
 

@@ -101,6 +101,8 @@ EXACT: Final[dict[str, _Row]] = {
     "app.oauth2.as.consent.revoke.user": (Kind.TOKEN_REVOKE, "auth", (Tag.REVOKE,)),
     "app.oauth2.as.consent.revoke.user.client": (Kind.TOKEN_REVOKE, "auth", (Tag.REVOKE,)),
     "app.oauth2.consent.grant": (Kind.CONSENT, "auth", (Tag.CONSENT,)),
+    "app.oauth2.admin.consent.grant": (Kind.CONSENT, "admin", (Tag.CONSENT, Tag.PRIVILEGE_GRANT)),
+    "app.oauth2.admin.consent.revoke": (Kind.CONSENT, "admin", ()),
     "app.oauth2.consent.revoke": (Kind.TOKEN_REVOKE, "auth", (Tag.REVOKE,)),
     "app.oauth2.as.token.detect_reuse": (Kind.TOKEN_REFRESH, "auth", ()),
     "app.oauth2.token.detect_reuse": (Kind.TOKEN_REFRESH, "auth", ()),
