@@ -17,6 +17,7 @@ from pathlib import Path
 WEEK = Path(__file__).parents[1] / "tests" / "data" / "quiet-week"
 SAMPLES = {"cloudtrail": "cloudtrail.jsonl.gz", "entra": "entra-noninteractive.jsonl.gz"}
 _DAY = re.compile(rb"2026-1[01]-\d\d(?=[T ])")
+_END = re.compile(rb'("expiration":")(\w{3} \d{1,2}, \d{4})(?=, )')
 _KEY = re.compile(rb"ASIA[A-Z0-9]{16}")
 _EVENT = re.compile(rb'("eventID":"|"id":"|"sessionId":"|"correlationId":"|"originalRequestId":")([0-9a-f]{8})')
 _TOKEN = re.compile(rb'("uniqueTokenIdentifier":")([\w-]{6})')
@@ -41,6 +42,10 @@ def weeks(kind: str, count: int, out: Path) -> None:
                     days[text] = (date.fromisoformat(text.decode()) + shift).isoformat().encode()
                 return days[text]
 
+            def end(found: re.Match[bytes], shift: timedelta = shift) -> bytes:
+                moment = datetime.strptime(found.group(2).decode(), "%b %d, %Y") + shift  # noqa: DTZ007  (a day, without a zone)
+                return found.group(1) + f"{moment:%b} {moment.day}, {moment.year}".encode()
+
             def key(found: re.Match[bytes], turn: int = turn) -> bytes:
                 return b"ASIA" + _fresh(found.group(), turn, 16)
 
@@ -54,7 +59,7 @@ def weeks(kind: str, count: int, out: Path) -> None:
                 made = line
                 if turn:
                     made = _EVENT.sub(event, _DAY.sub(day, made))
-                    made = _KEY.sub(key, made) if kind == "cloudtrail" else _TOKEN.sub(token, made)
+                    made = _KEY.sub(key, _END.sub(end, made)) if kind == "cloudtrail" else _TOKEN.sub(token, made)
                 file.write(made + b"\n")
                 written += 1
             turn += 1

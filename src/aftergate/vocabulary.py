@@ -168,11 +168,10 @@ class Origin(Struct, eq=False, gc=False):
     country: str | None = None  # ISO 3166 alpha-2
     trustworthy: bool = True  # False where the log names an address that is not the caller's
     basis: str = "prefix"  # log, mmdb, table, prefix, none: where the network came from
+    known: bool = False  # a caller's own public address: usable to compare places. Follows from the others
 
-    @property
-    def known(self) -> bool:
-        """True when this is a caller's own public address: usable to compare places."""
-        return self.ip is not None and self.trustworthy and self.network not in ("private", "service")
+    def __post_init__(self) -> None:
+        self.known = self.ip is not None and self.trustworthy and self.network not in ("private", "service")
 
 
 class Agent(Struct, eq=False, gc=False):

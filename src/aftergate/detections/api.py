@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from aftergate.lineage.state import Identity, Life
 from aftergate.lineage.tracking import Facts, World
-from aftergate.vocabulary import RANK, SEVERITIES, Action, Bit, Event, Finding, Kind, Severity, Subject, Tag
+from aftergate.vocabulary import RANK, SEVERITIES, Action, Bit, Event, Finding, Kind, Severity, Shape, Subject, Tag
 
 EVIDENCE_LIMIT = 100
 
@@ -169,6 +169,10 @@ class Rule:
 
     def start(self) -> None:
         """Make the state. Called once."""
+
+    def wants(self, shape: Shape) -> bool:  # noqa: ARG002
+        """False for shapes this detection never judges, whatever the rest: asked once for each shape, so it may depend on nothing else."""
+        return True
 
     def step(self, event: Event, facts: Facts) -> None:
         """Judge one event. `facts` is valid only during the call."""

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.conduct import IAC
+from aftergate.detections.kinds_of_act import weight_of
 from aftergate.detections.reasoning import agent_new, homes, machine_named, novelty, ours, place, span, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts, plain
-from aftergate.vocabulary import Action, Bit, Event, Kind, Severity, Tag
+from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
 
 _EPISODE_MS = 6 * HOUR_MS
 _NOBODY = frozenset({"unidentified caller", "anonymous", "unknown", "system:anonymous", "unidentified role"})
-_GRAVE = frozenset(
-    {Tag.PRIVILEGE_GRANT, Tag.CREDENTIAL_ADD, Tag.TRUST_CHANGE, Tag.FACTOR_RESET, Tag.FACTOR_ADD, Tag.FACTOR_REMOVE, Tag.PASSWORD_CHANGE}
-    | {Tag.DEFENCE_WEAKEN, Tag.IMPERSONATE, Tag.IDENTITY_CREATE, Tag.IDENTITY_DISABLE, Tag.MAIL_RULE, Tag.SHARE_CHANGE, Tag.AI_ENABLE, Tag.OWNER_ADD}
-)
-_SERIOUS = frozenset({Tag.SECRET_READ, Tag.REMOTE_EXEC, Tag.MAIL_READ, Tag.AI_INVOKE, Tag.DEFENCE_CHANGE, Tag.IDENTITY_ENABLE, Tag.REVOKE, Tag.APP_CREATE})
-_STORES = re.compile(
-    r"s3|dynamodb|rds|redshift|athena|glue|bigquery|storage|spanner|firestore|secret|kms|iam|organizations|sso|identitystore|role|polic|users?\Z|groups?\Z|"
-    r"directory|serviceprincipals|applications|cloudresourcemanager|sqladmin|snapshot|backup|vault"
-)
 _WORD = re.compile(r"[a-z][a-z0-9]{3,}")
 _COMMON = frozenset({"role", "prod", "production", "deploy", "service", "serviceaccount", "system", "team", "user", "aws", "arn", "iam", "default", "main", "apps", "deployment", "deployments", "gserviceaccount"})
 _WORKLOADS = ("k8s-deployments:", "k8s-statefulsets:", "k8s-daemonsets:", "k8s-cronjobs:", "k8s-jobs:")
@@ -115,6 +106,8 @@ class Detection(Rule):
             weight = weight / 2 if weight >= 3 else 0.0
         if not event.ok:
             weight /= 2
+        if weight == 2 and action.tags == {Tag.REMOTE_EXEC} and self._deployer(identity, event):
+            weight = 0.25  # new code for functions and containers is its trade
         if not weight:
             return
         episode = self.open.get(identity.id)
@@ -154,7 +147,7 @@ class Detection(Rule):
     @staticmethod
     def _person(identity: Identity, event: Event) -> bool:
         if event.actor.kind == "human":
-            return not machine_named(identity)
+            return not machine_named(identity) and not (event.source == "okta" and event.credential is not None)  # an API token
         if event.actor.kind == "unknown":
             return not machine_named(identity) and event.agent.kind in ("browser", "cli", "desktop_app", "mobile_app", "unknown")
         return False
@@ -176,7 +169,7 @@ class Detection(Rule):
         score = total + strange + (0.5 if narrow else 0)
         if total < 2 and not (total >= 1 and strange >= 2):
             return
-        enough = total >= 3 and score >= 5 if episode.person else total >= 2 and score >= 3.5
+        enough = total >= 3 and score >= 5 if episode.person else total >= 2 and score >= 3
         severity: Severity = "medium" if enough else "low"
         if total >= 5 and episode.away >= 2:
             severity = "high"
@@ -217,7 +210,7 @@ class Detection(Rule):
             if given is not None and 0 <= start - given[0] <= 7 * DAY_MS and given[1] != identity.id:
                 return "it was given new rights shortly before"
         words = {word for name in names for word in _WORD.findall(name.lower())} - _COMMON
-        if not self._pipeline(episode):
+        if not self._deployer(identity, episode.news[0].event):
             for word in sorted(words):
                 if any(0 <= start - t <= DAY_MS and by != identity.id for t, by in self.deployed.get(word, ())):
                     return "its service was deployed shortly before"
@@ -229,36 +222,9 @@ class Detection(Rule):
             return "a change ticket covers it"
         return None
 
-    def _pipeline(self, episode: _Episode) -> bool:
-        """True for an identity that is itself the deployer: its runs explain nothing."""
-        for new in episode.news[:3]:
-            life = self.world.lives.get(new.event.credential or "")
-            if life is not None and life.mint is not None and life.mint.grant == "web_identity":
-                return True
-        return any(word in episode.identity.id.lower() for word in ("deploy", "gha-", "github", "pipeline", "-ci", "ci-", "publish", "release"))
-
-
-@lru_cache(maxsize=20_000)
-def weight_of(action: Action) -> float:
-    """How much a first time of an action's class tells: 3 changes who may do what, 2 secrets, data and commands, 1 looking at them, 0 daily work."""
-    tags, kind = action.tags, action.kind
-    service = action.service.lower()
-    if tags & _GRAVE:
-        return 3.0
-    if action.source.startswith("kubernetes.") and (Tag.REMOTE_EXEC in tags or action.name.startswith("secrets:list")):
-        return 3.0
-    if tags & _SERIOUS or kind in (Kind.DATA_EXPORT, Kind.SECRET_READ, Kind.IDENTITY_LIFECYCLE, Kind.FACTOR_CHANGE, Kind.ROLE_CHANGE):
-        return 2.0
-    if kind in (Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE, Kind.SESSION_END, Kind.TOKEN_REVOKE):
-        return 0.0
-    if kind is Kind.DATA_READ:
-        return 2.0 if _STORES.search(service) else 1.0
-    if action.verb == "admin":
-        return 2.0
-    if action.verb in ("write", "delete") and _STORES.search(service):
-        return 1.0
-    if action.name == "sts:GetCallerIdentity":
-        return 0.25
-    if kind is Kind.DISCOVERY or action.verb in ("discover", "read"):
-        return 1.0 if _STORES.search(service) else 0.25
-    return 0.25 if action.verb in ("write", "delete", "execute") else 0.0
+    def _deployer(self, identity: Identity, event: Event) -> bool:
+        """True for an identity that is itself a pipeline: its runs explain nothing."""
+        life = self.world.lives.get(event.credential or "")
+        if life is not None and life.mint is not None and life.mint.grant == "web_identity":
+            return True
+        return any(word in identity.id.lower() for word in ("deploy", "gha-", "github", "pipeline", "-ci", "ci-", "publish", "release"))

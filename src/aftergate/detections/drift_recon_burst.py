@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.conduct import IAC
+from aftergate.detections.kinds_of_act import category_of
 from aftergate.detections.reasoning import agent_new, established, novelty, place, span, strangeness, when, who
 from aftergate.lineage.state import HOUR_MS, MINUTE_MS
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Action, Bit, Event, Kind, Severity
+from aftergate.vocabulary import Bit, Event, Kind, Severity
 
 _WINDOW_MS = 10 * MINUTE_MS
 _FEW, _SOME, _MANY = 6, 8, 14  # distinct categories
-_VERB = re.compile(
-    r"^(?:BatchGet|List|Describe|Get|Search|Lookup|Simulate|Check|Discover|Query|Scan|Head|Test|Count|Fetch|AggregatedList|Analyze|View)(?=[A-Z0-9]|$)"
-)
-_SMALL_VERBS = frozenset({"list", "get", "aggregatedlist", "search", "query", "watch", "describe", "batchget"})
 _SENSITIVE = re.compile(
     r"iam|role|polic|user|group|account|organi[sz]ation|secret|key|permission|grant|principal|application|directory|credential|trust|domain|identity|binding|selfsubject|calleridentity|token|admin"
 )
@@ -76,6 +72,7 @@ class Detection(Rule):
             kinds=[Kind.DISCOVERY, Kind.SECRET_READ, Kind.DATA_READ],
             bits=Bit.IDENTITY_ACTION | Bit.LIFE_ACTION | Bit.SESSION_ACTION | Bit.NEW_LIFE,
         ),
+        on(kinds=[Kind.OTHER], sources=("gcp.",), bits=Bit.IDENTITY_ACTION | Bit.LIFE_ACTION),
         on(kinds=[Kind.SILENT_SIGN_IN], sources=("okta",)),  # which application is opened is no part of the action: one look-up each
     )
 
@@ -85,6 +82,8 @@ class Detection(Rule):
     def step(self, event: Event, facts: Facts) -> None:
         action, identity = event.action, facts.identity
         if event.actor.first_party or event.actor.kind == "service" or identity.id in _NOBODY or event.origin.net.startswith("service:"):
+            return
+        if action.kind is Kind.OTHER and action.verb not in ("read", "discover"):
             return
         watch = self.watched.get(identity.id)
         if watch is None:
@@ -122,12 +121,13 @@ class Detection(Rule):
         strange = strangeness(self.world, identity, event)
         program = agent_new(identity.agents, event) or identity.agents.get(event.agent.family, 0) >= began
         tool = event.agent.kind == "tool"
+        by_hand = program and identity.kind != "human" and event.agent.kind in ("cli", "http_library") and event.agent.family not in IAC
         browser = event.agent.kind == "browser" or event.agent.family == "aws-console" or "console" in event.agent.raw.lower()[:40]
         recent_net = identity.net_first.get(event.origin.net, 0) >= began - HOUR_MS
         traps: list[str] = []
         if known:
             away = strange.score if strange.score >= 2 else self._away(event, facts, began) if recent_net else 0
-            points = (count >= _SOME) + (count >= _MANY) + (sensitive >= 3) + min(away, 3) - (away > 1) + program + (denied >= 3) + 2 * tool
+            points = (count >= _SOME) + (count >= _MANY) + (sensitive >= 3) + min(away, 3) - (away > 1) + program + by_hand + (denied >= 3) + 2 * tool
             if count < _SOME and away < 2 and not program and denied < 3:
                 return
             if event.agent.family in IAC:
@@ -160,22 +160,6 @@ class Detection(Rule):
 
     def _away(self, event: Event, facts: Facts, began: int) -> int:
         """How strange the place is, where the session itself came from there minutes ago."""
-        before = [origin for origin, use in facts.identity.origins().items() if use.first < began - HOUR_MS and origin.known]
+        before = [origin for origin, first in facts.identity.places.items() if first < began - HOUR_MS and origin.known]
         points, _ = novelty(before, event.origin)
         return 0 if self.world.shared_net(event.origin.net, facts.identity) >= 3 else points
-
-
-@lru_cache(maxsize=20_000)
-def category_of(action: Action) -> str:
-    """What kind of thing an operation asks for: `iam Role`, `graph-users`, `compute instances`, `k8s-secrets`."""
-    service, name = action.service, action.name
-    if action.source.startswith(("graph.", "kubernetes.")):
-        return service
-    if action.source.startswith("aws."):
-        return f"{service} {_VERB.sub('', name.partition(':')[2]).removesuffix('s') or name}"
-    if action.source.startswith("gcp."):
-        parts = name.partition(":")[0].split(".")
-        last = parts[-1]
-        noun = parts[-2] if last.lower() in _SMALL_VERBS and len(parts) > 1 else _VERB.sub("", last)
-        return f"{service} {noun or last}"
-    return name

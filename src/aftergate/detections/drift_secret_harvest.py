@@ -9,7 +9,7 @@ from aftergate.detections.conduct import band, is_person, place_of
 from aftergate.detections.reasoning import established, span, when, who
 from aftergate.lineage.state import HOUR_MS, MINUTE_MS, Identity
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Event, Severity, Subject, Tag
+from aftergate.vocabulary import Detail, Event, Severity, Shape, Subject, Tag
 
 _WINDOW_MS = HOUR_MS
 _AGAIN_MS = 90 * MINUTE_MS  # read again after this long: the reader's routine
@@ -68,17 +68,26 @@ class Detection(Rule):
     )
     subscriptions = (on(tags=[Tag.SECRET_READ]),)
 
+    def wants(self, shape: Shape) -> bool:
+        return not shape.actor.first_party and shape.actor.kind != "service"
+
     def start(self) -> None:
         self.readers: dict[str, _Reader] = {}
+        self.named: dict[Detail, list[tuple[str, int]]] = {}
         self.watchers: set[tuple[str, str | None]] = set()
 
     def step(self, event: Event, facts: Facts) -> None:
-        if event.actor.first_party or event.actor.kind == "service":
-            return
         identity = facts.identity
-        if event.action.name == "secrets:watch" and event.ok:
+        if event.shape.action.name == "secrets:watch" and event.shape.error is None:
             self.watchers.add((identity.id, event.target))  # an informer: it lists once, then watches
-        names = _names(event)
+        detail = event.detail
+        names = self.named.get(detail) if detail is not None else None
+        if names is None:
+            names = _names(event)
+            if detail is not None:
+                if len(self.named) > 20_000:
+                    self.named.clear()
+                self.named[detail] = names  # the same request is one Detail in some sources
         if not names:
             return
         reader = self.readers.get(identity.id)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 
 from aftergate.detections.api import Book, Directory, Rule, catalogue
 from aftergate.lineage.tracking import Facts, World
-from aftergate.vocabulary import Action, Event
+from aftergate.vocabulary import Action, Event, Shape
 
 Step = Callable[[Event, Facts], None]
+Route = tuple[tuple[Step, ...], tuple[tuple[int, Step], ...], int]  # called for every event; called on bits; all those bits
 
 
 class Engine:
@@ -21,27 +22,40 @@ class Engine:
         self.rules: list[Rule] = [
             rule(self.world, self.book, directory) for slug, rule in catalogue().items() if chosen is None or slug in chosen
         ]
-        self._routes: dict[Action, tuple[tuple[Step, ...], tuple[tuple[int, Step], ...], int]] = {}
+        self._routes: dict[Shape, Route] = {}
+        self._by_action: dict[Action, list[tuple[Rule, int]]] = {}  # rules that may judge an action, 0: every event of it
+        self._same: dict[tuple[int, ...], Route] = {}
 
-    def _route(self, action: Action) -> tuple[tuple[Step, ...], tuple[tuple[int, Step], ...], int]:
-        always: list[Step] = []
-        some: list[tuple[int, Step]] = []
-        union = 0
+    def _of_action(self, action: Action) -> list[tuple[Rule, int]]:
+        chosen: list[tuple[Rule, int]] = []
         for rule in self.rules:
             bits = 0
             every = False
             for wanted in rule.subscriptions:
                 if wanted.chooses(action):
-                    if wanted.bits:
-                        bits |= int(wanted.bits)
-                    else:
-                        every = True
-            if every:
-                always.append(rule.step)
-            elif bits:
-                some.append((bits, rule.step))
+                    bits |= int(wanted.bits)
+                    every = every or not wanted.bits
+            if every or bits:
+                chosen.append((rule, 0 if every else bits))
+        self._by_action[action] = chosen
+        return chosen
+
+    def _route(self, shape: Shape) -> Route:
+        """Whom to call for a shape. Shapes alike share one route."""
+        rules = self._by_action.get(shape.action)
+        if rules is None:
+            rules = self._of_action(shape.action)
+        kept = [(rule, bits) for rule, bits in rules if rule.wants(shape)]
+        key = (id(rules), *(id(rule) for rule, _ in kept))
+        made = self._same.get(key)
+        if made is None:
+            always = tuple(rule.step for rule, bits in kept if not bits)
+            some = tuple((bits, rule.step) for rule, bits in kept if bits)
+            union = 0
+            for bits, _ in some:
                 union |= bits
-        made = self._routes[action] = (tuple(always), tuple(some), union)
+            made = self._same[key] = (always, some, union)
+        self._routes[shape] = made
         return made
 
     def feed(self, events: Iterable[Event]) -> None:
@@ -50,10 +64,7 @@ class Engine:
         track = self.world.step
         for event in events:
             facts = track(event)
-            action = event.shape.action
-            route = routes.get(action)
-            if route is None:
-                route = self._route(action)
+            route = routes.get(event.shape) or self._route(event.shape)
             always, some, union = route
             for step in always:
                 step(event, facts)

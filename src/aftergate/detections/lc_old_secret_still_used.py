@@ -6,7 +6,7 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import agent_new, homes, novelty, ours, place, same_place, span, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Life
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
+from aftergate.vocabulary import Bit, Event, Kind, Severity, Shape, Tag
 
 REMOVED_MS = 2 * HOUR_MS  # until a removed key is refused everywhere
 OVERLAP_MS = DAY_MS  # both keys in use: a normal rotation
@@ -54,6 +54,9 @@ class Detection(Rule):
         on(kinds=(Kind.SILENT_SIGN_IN,), sources=("entra.serviceprincipal",)),
     )
 
+    def wants(self, shape: Shape) -> bool:
+        return shape.error is None
+
     def start(self) -> None:
         self.keys: dict[str, list[Life]] = {}  # identity -> its long-lived credentials, oldest first
         self.added: dict[str, tuple[int, str]] = {}  # key, or name of its owner -> when and by which event a key was added
@@ -63,10 +66,11 @@ class Detection(Rule):
         self.strange: dict[str, set[str]] = {}  # old key -> networks that are no known consumer's
 
     def step(self, event: Event, facts: Facts) -> None:
-        if event.ok and (event.kind is Kind.CREDENTIAL_CREATE or Tag.CREDENTIAL_ADD in event.action.tags):
+        action = event.shape.action
+        if action.kind is Kind.CREDENTIAL_CREATE or Tag.CREDENTIAL_ADD in action.tags:
             self._added(event)
         life = facts.life
-        if life is None or life.is_session or not event.credential or not event.ok:
+        if life is None or life.is_session or event.credential is None or life.id.startswith("ASIA"):
             return
         if not facts.mask:
             rotation = self.late.get(life.id)

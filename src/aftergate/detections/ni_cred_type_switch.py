@@ -6,7 +6,7 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import agent_new, homes, nonhuman, novelty, ours, place, span, when, who
 from aftergate.lineage.state import DAY_MS
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Severity, Tag
+from aftergate.vocabulary import Bit, Event, Severity, Shape, Tag
 
 ADDED_MS = 90 * DAY_MS  # how long before its first use an addition may lie
 DURABLE = frozenset({"secret", "certificate", "key", "api_key", "access key", "password"})
@@ -68,6 +68,9 @@ class Detection(Rule):
         on(tags=(Tag.CREDENTIAL_ADD,)),
         on(bits=Bit.NEW_LIFE | Bit.LIFE_NET | Bit.IDENTITY_IP | Bit.IDENTITY_AGENT | Bit.IDENTITY_NET),
     )
+
+    def wants(self, shape: Shape) -> bool:
+        return shape.error is None and (not shape.actor.first_party or Tag.CREDENTIAL_ADD in shape.action.tags)
 
     def start(self) -> None:
         self.kinds: dict[str, dict[str, tuple[int, set[str]]]] = {}  # identity -> kind -> (first seen, credential ids)

@@ -6,7 +6,7 @@ from aftergate.detections.api import Meta, Rule, lower, on, subject_of
 from aftergate.detections.reasoning import RENTED, SCRIPTED, ours, place, prefix_of, same_place, span, when, who
 from aftergate.lineage.state import MINUTE_MS
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Kind, Origin, Severity
+from aftergate.vocabulary import Bit, Event, Kind, Origin, Severity, Shape
 
 CODE_MS = 20 * MINUTE_MS  # a device code lives 15 minutes; the issuer's clock and log get five more
 CLIENT_KEPT_MS = 90 * 86_400_000  # life of a refresh token that is in use
@@ -65,6 +65,9 @@ class Detection(Rule):
             bits=_USES,
         ),
     )  # fmt: skip
+
+    def wants(self, shape: Shape) -> bool:
+        return shape.error is None
 
     def start(self) -> None:
         self.grants: dict[tuple[str, ...], _Grant] = {}

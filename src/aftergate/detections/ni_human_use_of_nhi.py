@@ -123,7 +123,7 @@ class Detection(Rule):
         if origin.network == "private" or not origin.trustworthy or origin.ip is None:
             return None  # a command line inside the cluster or network: a job
         before = homes(identity, event.time)
-        inside = any(o.network == "private" for o, use in identity.origins().items() if use.first < event.time)
+        inside = any(o.network == "private" for o, first in identity.places.items() if first < event.time)
         if not told and (any(same_place(origin, home) for home in before) or not (before or inside)):
             return None
         if ours(self.world, origin, identity):

@@ -18,7 +18,7 @@ from aftergate.detections.reasoning import (
 )
 from aftergate.lineage.state import DAY_MS, Identity
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Kind, Origin, Severity
+from aftergate.vocabulary import Bit, Event, Kind, Origin, Severity, Shape
 
 MOVED_TOGETHER_MS = 2 * DAY_MS
 ROAMING = 4  # places that do not hang together: this workload lives everywhere
@@ -55,16 +55,17 @@ class Detection(Rule):
     )
     subscriptions = (on(bits=Bit.LIFE_NET | Bit.IDENTITY_NET),)
 
+    def wants(self, shape: Shape) -> bool:
+        if not shape.origin.known or shape.actor.first_party or shape.action.kind is Kind.CREDENTIAL_CREATE:
+            return False
+        return shape.error is None or shape.action.kind not in (Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE)
+
     def start(self) -> None:
         self.moves: list[tuple[str, str, Event, Identity]] = []  # key, network, event: roll-outs show at the end
         self.told: set[tuple[str, str]] = set()
 
     def step(self, event: Event, facts: Facts) -> None:
         origin, identity, now = event.origin, facts.identity, event.time
-        if not origin.known or event.actor.first_party or event.kind is Kind.CREDENTIAL_CREATE:
-            return
-        if not event.ok and event.kind in (Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE):
-            return
         access_key = event.actor.kind == "unknown" and (event.credential or "").startswith("AKIA")
         if not (access_key or nonhuman(identity, event)) or _federated(event, facts):
             return

@@ -99,7 +99,7 @@ def strangeness(world: World, identity: Identity, event: Event) -> Strangeness:
     reasons: list[str] = []
     if first is not None and first < now:
         return Strangeness(0)
-    if any(same_place(origin, other) for other, use in identity.origins().items() if use.first < now and other.known):
+    if any(same_place(origin, other) for other, first_seen in identity.places.items() if first_seen < now and other.known):
         return Strangeness(1, ("new address in a known network",))
     reasons.append(f"never seen from {origin.asn_name or origin.net} before")
     score = 2
@@ -160,7 +160,9 @@ def ours(world: World, origin: Origin, beside: Identity | None = None) -> bool:
 
 def homes(holder: Life | Identity, now: int) -> list[Origin]:
     """Known origins that were in use before `now`."""
-    return [origin for origin, use in holder.origins().items() if use.first < now and origin.known]
+    if isinstance(holder, Identity):
+        return [origin for origin, first in holder.places.items() if first < now and origin.known]
+    return list({shape.origin: None for shape, use in holder.uses.items() if use.first < now and shape.origin.known})
 
 
 def novelty(before: Iterable[Origin], origin: Origin) -> tuple[int, tuple[str, ...]]:

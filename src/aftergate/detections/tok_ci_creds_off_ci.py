@@ -128,9 +128,11 @@ class Detection(Rule):
         spot = origin.provider or origin.net
         name = grant.run or grant.event
         habit = self.habits.setdefault((grant.role, f"{spot}|{over}"), set())
-        usual = len(habit - {name}) >= 2
-        if len(habit) < 5:
-            habit.add(name)
+        anywhere = self.habits.setdefault(("", f"{spot}|{over}"), set())  # one deploy tool serves many roles
+        usual = len(habit - {name}) >= 2 or (origin.network == "cloud" and len(anywhere - {name}) >= 3)
+        for runs in (habit, anywhere):
+            if len(runs) < 5:
+                runs.add(name)
         if usual or (near and not over) or self.directory.egress_ok(event.actor.id, origin.ip):
             return
         points, reasons = novelty(grant.homes, origin)

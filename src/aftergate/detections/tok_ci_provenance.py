@@ -74,7 +74,7 @@ class Detection(Rule):
         self.keys: dict[str, _Visit] = {}
         self.opened: dict[str, int] = {}  # role -> when automation changed its trust
 
-    def step(self, event: Event, facts: Facts) -> None:
+    def step(self, event: Event, facts: Facts) -> None:  # noqa: ARG002  (the signature of all rules)
         tags = event.action.tags
         if Tag.CI_RUN in tags:
             self.runs.learn(event)

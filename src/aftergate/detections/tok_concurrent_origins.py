@@ -8,7 +8,7 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import MACHINE, RENTED, SESSION_SOURCES, place, same_place, same_program, span, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Life
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Agent, Bit, Event, Origin, Severity
+from aftergate.vocabulary import Agent, Bit, Event, Origin, Severity, Shape
 
 WINDOW_MS = 12 * HOUR_MS  # A, B and A again must fit into this
 _RELAYS = frozenset({"proxy", "relay", "vendor"})
@@ -57,12 +57,15 @@ class Detection(Rule):
     )
     subscriptions = (on(bits=Bit.SWITCH | Bit.SESSION_SWITCH),)
 
+    def wants(self, shape: Shape) -> bool:
+        return shape.origin.known and not shape.actor.first_party and not _of_vendor(shape)
+
     def start(self) -> None:
         self.visits: dict[str, list[Visit]] = {}
 
     def step(self, event: Event, facts: Facts) -> None:
         origin = event.origin
-        if not origin.known or facts.identity.actor.first_party or event.actor.first_party or _of_vendor(event):
+        if facts.identity.actor.first_party:
             return
         if facts.has(Bit.SWITCH) and facts.life is not None and _joins(event, facts.life):
             self._visit(event, facts, facts.life, facts.previous.origin if facts.previous is not None else None)
@@ -209,14 +212,14 @@ def _joins(event: Event, life: Life) -> bool:
     return not life.is_session or event.source.startswith(SESSION_SOURCES)
 
 
-def _of_vendor(event: Event) -> bool:
+def _of_vendor(shape: Shape) -> bool:
     """Calls by the vendor for somebody: cloud shell, console back ends, first-party clients that refresh from the vendor's network."""
-    agent, origin = event.agent, event.origin
+    agent, origin = shape.agent, shape.origin
     if "CloudShell" in agent.raw or agent.kind == "service":
         return True
     if agent.family == "aws-console" and origin.provider == "aws":
         return True
-    return origin.provider == "azure" and event.source.startswith(("entra.", "graph.", "m365."))
+    return origin.provider == "azure" and shape.source.startswith(("entra.", "graph.", "m365."))
 
 
 def _dual_stack(a: Origin, b: Origin) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from msgspec import Struct, field
 
@@ -145,7 +146,7 @@ class Detection(Rule):
         root = self.roots.get(first)
         if root is None:
             root = self.roots[first] = _Root(now)
-        fresh = [(a, b) for a, b in zip(path, path[1:], strict=False) if a != b and (a, b) not in self.links]
+        fresh = [(a, b) for a, b in pairwise(path) if a != b and (a, b) not in self.links]
         if "|".join(path) in self.odd:
             self._more(self.odd["|".join(path)], event)
         elif fresh or (len(path) not in root.depths and len(path) > _depth(root, now)):

@@ -6,11 +6,15 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import agent_new, homes, nonhuman, novelty, ours, place, span, when, who
 from aftergate.lineage.state import DAY_MS, Identity, Life
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Severity
+from aftergate.vocabulary import Bit, Event, Severity, Shape
 
 DORMANT_MS = 45 * DAY_MS  # longer than any monthly job with a late month behind it
 MONTH_D = 30.44
 SLACK_D = 5.0  # weekends and holidays shift monthly, quarterly and yearly jobs
+
+
+_NEW = int(Bit.NEW_LIFE)
+_GAP = int(Bit.GAP)
 
 
 class Detection(Rule):
@@ -35,6 +39,9 @@ class Detection(Rule):
     # NEW_LIFE is frequent where tokens are short-lived; then one look-up tells that the identity is awake
     subscriptions = (on(bits=Bit.GAP | Bit.NEW_LIFE | Bit.IDENTITY_NET | Bit.IDENTITY_ACTION | Bit.IDENTITY_AGENT | Bit.LIFE_NET | Bit.LIFE_AGENT),)
 
+    def wants(self, shape: Shape) -> bool:
+        return not shape.actor.first_party and shape.actor.kind != "service"
+
     def start(self) -> None:
         self.awake: dict[str, int] = {}  # identity -> when last looked at
         self.lives: dict[str, list[Life]] = {}  # identity -> its newest credentials, whose last use tracking keeps exact
@@ -46,12 +53,14 @@ class Detection(Rule):
         last = self.awake.get(identity.id, identity.first)
         self.awake[identity.id] = now
         life = facts.life if facts.life is not None and not facts.life.is_session else None
-        if facts.mask & Bit.NEW_LIFE and life is not None:
+        if facts.mask & _NEW and life is not None:
             lives = self.lives.setdefault(identity.id, [])
             lives.append(life)
             if len(lives) > 6:
                 del lives[0]
-        if facts.mask & Bit.GAP and life is not None and facts.gap_ms >= DORMANT_MS:
+        if not facts.mask & _GAP and now - last < DORMANT_MS and not self.woken:
+            return
+        if facts.mask & _GAP and life is not None and facts.gap_ms >= DORMANT_MS:
             if self._counts(identity, event, True):
                 self._wake(life.id, event, facts, facts.gap_ms)
             return

@@ -9,7 +9,7 @@ from msgspec import Struct
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, same_place, who
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Origin, Severity
+from aftergate.vocabulary import Bit, Event, Origin, Severity, Shape
 
 _INSTANCE = re.compile(r"/i-[0-9a-f]{8,17}\Z")
 # sessions of managed compute are named by the service, so the credential was handed out inside it
@@ -56,15 +56,16 @@ class Detection(Rule):
     )
     subscriptions = (on(sources=("aws.", "gcp."), bits=Bit.LIFE_IP | Bit.SESSION_NET | Bit.IDENTITY_IP | Bit.NEW_LIFE),)
 
+    def wants(self, shape: Shape) -> bool:
+        if shape.action.service in _AGENT_CHANNELS or shape.origin.ip is None:
+            return False
+        return shape.origin.known or shape.agent.kind != "service"
+
     def start(self) -> None:
         self.hosts: dict[str, dict[Origin, Use]] = {}
 
     def step(self, event: Event, facts: Facts) -> None:
         origin = event.origin
-        if event.action.service in _AGENT_CHANNELS:
-            return
-        if origin.ip is None or (event.agent.kind == "service" and not origin.known):
-            return
         host = _host_of(event, facts)
         if host is None:
             return

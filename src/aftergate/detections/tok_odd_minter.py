@@ -197,8 +197,8 @@ class Detection(Rule):
             by = self._actor(event)
             severity, traps = odd.severity, list(odd.traps)
             if any(abs(gone - event.time) < DAY_MS for gone in self.removed.get((by, odd.target), ())):
-                severity, traps = "low", [*traps, "an older credential was removed in the same run"]
-            elif self._operator(by, event):
+                continue  # a rotation
+            if self._operator(by, event):
                 severity, traps = "low", [*traps, "it goes on making tokens as an operator does"]
             used = f" It was then used from {odd.used[0][1]}." if odd.used else ""
             self.report(

@@ -6,7 +6,7 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, span, when, who
 from aftergate.lineage.state import HOUR_MS, MINUTE_MS, Life
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Event
+from aftergate.vocabulary import Bit, Event
 
 SKEW_MS = 5 * MINUTE_MS
 LONGEST_MS = 29 * HOUR_MS  # Entra's longest access token lives 28 hours (continuous access evaluation)
@@ -42,7 +42,10 @@ class Detection(Rule):
         ),
     )
     # whether a token is past its end does not show in anything new, so every use is compared; it is two look-ups
-    subscriptions = (on(sources=("graph.", "m365.", "aws.", "oauth.", "okta", "keycloak", "auth0", "kubernetes.", "vault", "agent")),)
+    subscriptions = (
+        on(sources=("graph.", "m365.", "oauth.", "okta", "keycloak", "auth0", "vault", "agent")),
+        on(bits=Bit.PAST_END),
+    )
 
     def step(self, event: Event, facts: Facts) -> None:
         detail = event.detail

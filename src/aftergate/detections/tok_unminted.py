@@ -10,7 +10,7 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, strangeness, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, MINUTE_MS, Life
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Kind, Severity
+from aftergate.vocabulary import Bit, Event, Kind, Severity, Shape
 
 # logs whose short-lived tokens have ids both where they are issued and where they are used, and the log that issues
 _ISSUERS = {
@@ -69,7 +69,10 @@ class Detection(Rule):
         ),
     )
     # mints come with a new id each and are never repeated events; the first subscription marks the hours with mints
-    subscriptions = (on(kinds=_MINTS), on(bits=Bit.UNMINTED | Bit.LIFE_IP | Bit.LIFE_ACTION))
+    subscriptions = (on(kinds=_MINTS), on(bits=Bit.UNMINTED), on(sources=("kubernetes.", "graph.", "keycloak", "oauth"), bits=Bit.LIFE_IP | Bit.LIFE_ACTION))
+
+    def wants(self, shape: Shape) -> bool:
+        return shape.source in _ISSUERS or shape.source.startswith("entra.")
 
     def start(self) -> None:
         self.hours: dict[str, set[int]] = {}

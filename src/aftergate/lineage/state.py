@@ -95,6 +95,7 @@ class Identity(Struct, eq=False):
     count: int = 0
     uses: dict[Shape, Use] = field(default_factory=dict)
     ips: set[str] = field(default_factory=set)
+    places: dict[Origin, int] = field(default_factory=dict)  # origin -> first seen
     net_first: dict[str, int] = field(default_factory=dict)  # net -> first seen
     countries: dict[str, int] = field(default_factory=dict)
     agents: dict[str, int] = field(default_factory=dict)  # family -> first seen

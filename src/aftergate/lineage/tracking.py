@@ -418,6 +418,7 @@ class World:
         """Bits of what this identity never did, and the registers that learn it."""
         mask = B_NEW_COMBINATION
         origin = shape.origin
+        identity.places.setdefault(origin, now)
         if origin.ip is not None and origin.ip not in identity.ips:
             identity.ips.add(origin.ip)
             mask |= B_IDENTITY_IP
