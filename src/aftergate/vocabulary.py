@@ -169,9 +169,13 @@ class Origin(Struct, eq=False, gc=False):
     trustworthy: bool = True  # False where the log names an address that is not the caller's
     basis: str = "prefix"  # log, mmdb, table, prefix, none: where the network came from
     known: bool = False  # a caller's own public address: usable to compare places. Follows from the others
+    site: str | None = None  # first three parts of the address: what one site holds. Follows from it
 
     def __post_init__(self) -> None:
         self.known = self.ip is not None and self.trustworthy and self.network not in ("private", "service")
+        if self.ip is not None:
+            mark = ":" if ":" in self.ip else "."
+            self.site = mark.join(self.ip.split(mark)[:3])
 
 
 class Agent(Struct, eq=False, gc=False):

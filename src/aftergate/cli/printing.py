@@ -16,6 +16,7 @@ from aftergate.detections.api import catalogue
 from aftergate.detections.reasoning import place, who
 from aftergate.errors import ConfigError
 from aftergate.events.clock import to_iso
+from aftergate.events.redact import redact
 from aftergate.pipeline.lives import Story, gather, kin
 from aftergate.pipeline.outputs import conclude
 from aftergate.pipeline.scan import Options, ordered, scan
@@ -48,7 +49,9 @@ def event_json(event: Event) -> dict[str, Any]:
         "device": shape.device,
         "silent": shape.silent,
         "account": shape.account,
-        "origin": {k: v for k, v in msgspec.structs.asdict(origin).items() if v is not None} if origin.ip or origin.net != "unknown" else None,
+        "origin": {k: v for k, v in msgspec.structs.asdict(origin).items() if v is not None}
+        if origin.ip or origin.net != "unknown"
+        else None,
         "agent": {k: v for k, v in msgspec.structs.asdict(agent).items() if v} if agent.raw else None,
         "size": event.size,
         "known_at": to_iso(event.known_at) if event.known_at else None,
@@ -65,7 +68,7 @@ def print_events(options: Options, form: Literal["jsonl", "ocsf"]) -> int:
     write = sys.stdout.buffer.write
     for batch in ordered(options, stdin=True):
         for event in batch:
-            write(_ENCODE(event_json(event) if form == "jsonl" else event_to_ocsf(event)) + b"\n")
+            write(_ENCODE(redact(event_json(event) if form == "jsonl" else event_to_ocsf(event))) + b"\n")
     sys.stdout.buffer.flush()
     return 0
 
@@ -88,7 +91,9 @@ def print_timeline(options: Options, level: str, name: str, inventory: Path | No
     if level == "identity":
         identity = world.identity(name)
         if identity is None:
-            raise ConfigError(f"no identity `{name}` in these logs", hint="ids are matched as the logs write them; e-mail addresses in any case")
+            raise ConfigError(
+                f"no identity `{name}` in these logs", hint="ids are matched as the logs write them; e-mail addresses in any case"
+            )
         names = {identity.id, *identity.names}
     else:
         if name not in world.lives:
@@ -101,7 +106,8 @@ def print_timeline(options: Options, level: str, name: str, inventory: Path | No
         about = [f for f in findings if names.intersection(f.subject.identity)]
     if as_json:
         for event in story.events:
-            sys.stdout.buffer.write(_ENCODE(event_json(event) | {"findings": [f.detection for f in about if event.id in f.evidence]}) + b"\n")
+            row = redact(event_json(event)) | {"findings": [f.detection for f in about if event.id in f.evidence]}
+            sys.stdout.buffer.write(_ENCODE(row) + b"\n")
         sys.stdout.buffer.flush()
         return 0
     _table(Console(), story, about, keys, name, limit)

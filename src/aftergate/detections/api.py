@@ -178,6 +178,17 @@ class Rule:
         """Judge one event. `facts` is valid only during the call."""
         raise NotImplementedError
 
+    def watch(self, name: str | None) -> None:
+        """From now on call `on_watched` for every event of this credential or session, whatever the subscriptions. Unknown names are let be."""
+        life = self.world.lives.get(name or "")
+        if life is not None:
+            held = life.watch or ()
+            if self.on_watched not in held:
+                life.watch = (*held, self.on_watched)
+
+    def on_watched(self, event: Event, facts: Facts) -> None:
+        """Judge one event of a credential or session that this detection watches."""
+
     def finish(self) -> None:
         """Judge what can be judged only when all events are known. Called once, after the last event."""
 

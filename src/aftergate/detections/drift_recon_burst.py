@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 
 from msgspec import Struct, field
 
@@ -12,7 +13,7 @@ from aftergate.detections.kinds_of_act import category_of
 from aftergate.detections.reasoning import agent_new, established, novelty, place, span, strangeness, when, who
 from aftergate.lineage.state import HOUR_MS, MINUTE_MS
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Kind, Severity
+from aftergate.vocabulary import Action, Bit, Event, Kind, Severity, Shape
 
 _WINDOW_MS = 10 * MINUTE_MS
 _FEW, _SOME, _MANY = 6, 8, 14  # distinct categories
@@ -34,7 +35,8 @@ class _Seen(Struct):
 class _Watch(Struct):
     """Listings of one identity in the last minutes, and how broad its listing was before."""
 
-    recent: list[_Seen] = field(default_factory=list)
+    recent: deque[_Seen] = field(default_factory=deque)
+    counts: dict[str, int] = field(default_factory=dict)  # categories in `recent`
     past: int = 0  # most categories within ten minutes, up to an hour before the window in hand
     now: int = 0  # the same of the window in hand
     since: int = 0  # when the window in hand began
@@ -76,14 +78,18 @@ class Detection(Rule):
         on(kinds=[Kind.SILENT_SIGN_IN], sources=("okta",)),  # which application is opened is no part of the action: one look-up each
     )
 
+    def wants(self, shape: Shape) -> bool:
+        if shape.actor.first_party or shape.actor.kind == "service" or shape.origin.net.startswith("service:"):
+            return False
+        return shape.action.kind is not Kind.OTHER or shape.action.verb in ("read", "discover")
+
     def start(self) -> None:
         self.watched: dict[str, _Watch] = {}
+        self.categories: dict[Action, str] = {}
 
     def step(self, event: Event, facts: Facts) -> None:
-        action, identity = event.action, facts.identity
-        if event.actor.first_party or event.actor.kind == "service" or identity.id in _NOBODY or event.origin.net.startswith("service:"):
-            return
-        if action.kind is Kind.OTHER and action.verb not in ("read", "discover"):
+        action, identity = event.shape.action, facts.identity
+        if identity.id in _NOBODY:
             return
         watch = self.watched.get(identity.id)
         if watch is None:
@@ -95,18 +101,27 @@ class Detection(Rule):
             watch.apps.add(target)
             category, new = f"application {target}", True
         else:
-            category, new = category_of(action), facts.has(Bit.IDENTITY_ACTION) or facts.has(Bit.NEW_IDENTITY)
+            known = self.categories.get(action)
+            if known is None:
+                known = self.categories[action] = category_of(action)
+            category, new = known, facts.has(Bit.IDENTITY_ACTION) or facts.has(Bit.NEW_IDENTITY)
         now = event.time
         recent = watch.recent
-        recent.append(_Seen(now, category, event.id, not event.ok, new))
+        counts = watch.counts
+        recent.append(_Seen(now, category, event.id, event.shape.error is not None, new))
+        counts[category] = counts.get(category, 0) + 1
         while recent[0].time < now - _WINDOW_MS or len(recent) > 400:
-            recent.pop(0)
-        categories = {seen.category for seen in recent}
+            gone = recent.popleft().category
+            counts[gone] -= 1
+            if not counts[gone]:
+                del counts[gone]
         if now - watch.since > HOUR_MS + _WINDOW_MS:
             watch.past, watch.now, watch.since, watch.key = max(watch.past, watch.now), 0, now, ""
-        watch.now = max(watch.now, len(categories))
-        if len(categories) >= _FEW and len(categories) > 1.5 * watch.past:
-            self._judge(event, facts, watch, categories)
+        broad = len(counts)
+        if broad > watch.now:
+            watch.now = broad
+        if broad >= _FEW and broad > 1.5 * watch.past:
+            self._judge(event, facts, watch, set(counts))
 
     def _judge(self, event: Event, facts: Facts, watch: _Watch, categories: set[str]) -> None:
         identity, now = facts.identity, event.time

@@ -73,6 +73,10 @@ class Engine:
                 for bits, step in some:
                     if mask & bits:
                         step(event, facts)
+            life = facts.life
+            if life is not None and life.watch is not None:
+                for step in life.watch:
+                    step(event, facts)
 
     def finish(self) -> None:
         self.world.settle()

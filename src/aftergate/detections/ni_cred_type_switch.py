@@ -79,12 +79,14 @@ class Detection(Rule):
         self.managers: dict[str, set[str]] = {}  # target -> who added credentials to it before
 
     def step(self, event: Event, facts: Facts) -> None:
-        if Tag.CREDENTIAL_ADD in event.action.tags and event.ok:
+        if Tag.CREDENTIAL_ADD in event.shape.action.tags:
             self._added(event, facts)
-        if not event.ok or event.actor.first_party:
+        if event.shape.actor.first_party:
             return
         kind = _kind(event, facts)
-        if kind is None or not (nonhuman(facts.identity, event) or (event.actor.kind == "unknown" and event.source.startswith("aws."))):
+        if kind is None or (kind not in DURABLE and kind in self.kinds.get(facts.identity.id, ())):
+            return
+        if not (nonhuman(facts.identity, event) or (event.actor.kind == "unknown" and event.source.startswith("aws."))):
             return
         identity, now = facts.identity, event.time
         seen = self.kinds.setdefault(identity.id, {})

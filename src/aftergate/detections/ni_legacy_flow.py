@@ -6,7 +6,7 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import established, org_egress, place, strangeness, when, who
 from aftergate.lineage.state import DAY_MS
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Event, Kind, Severity
+from aftergate.vocabulary import Bit, Event, Kind, Severity
 
 _FLOWS = {"password": "password grant (ROPC or basic authentication)", "implicit": "implicit grant"}
 
@@ -31,7 +31,11 @@ class Detection(Rule):
         blind=("Entra names the flow only in recent log schemas.", "A federated console login says nothing of the factor."),
         recommended=("Ask the owner whether the sign-in was theirs", "Reset the password", "Forbid the flow by policy, with a dated exception for what still needs it"),
     )
-    subscriptions = (on(kinds=[Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE], sources=("entra.", "okta", "auth0", "keycloak", "oauth", "aws.")),)
+    subscriptions = (
+        on(kinds=[Kind.SIGN_IN], sources=("entra.", "okta", "auth0", "keycloak", "oauth", "aws.")),
+        # a flow new to an identity comes with another program, place or class of sign-in
+        on(kinds=[Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE], sources=("entra.", "okta", "auth0", "keycloak", "oauth"), bits=Bit.NEW_COMBINATION),
+    )
 
     def start(self) -> None:
         self.known: dict[tuple[str, str | None], int] = {}  # identity and client -> first sign-in of this kind

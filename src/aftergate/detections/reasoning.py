@@ -64,7 +64,7 @@ def same_place(a: Origin, b: Origin) -> bool:
     if a.provider is not None and a.provider == b.provider:
         return True
     # one source names the AS number of an address and another does not: then the address decides
-    return a.ip is not None and b.ip is not None and (a.asn is None or b.asn is None) and prefix_of(a.ip) == prefix_of(b.ip)
+    return a.ip is not None and b.ip is not None and (a.asn is None or b.asn is None) and a.site == b.site
 
 
 def prefix_of(ip: str) -> str:

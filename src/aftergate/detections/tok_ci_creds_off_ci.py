@@ -9,7 +9,7 @@ from aftergate.detections.pipelines import pipeline_of
 from aftergate.detections.reasoning import novelty, ours, place, same_place, span, when
 from aftergate.lineage.state import HOUR_MS, MINUTE_MS
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import RANK, Bit, Event, Kind, Origin, Severity
+from aftergate.vocabulary import RANK, Bit, Event, Kind, Origin, Severity, Shape
 
 _GRACE_MS = 10 * MINUTE_MS  # logs of two systems, clean-up steps
 _LIMIT = 200_000
@@ -26,6 +26,10 @@ class _Grant(Struct):
     homes: list[Origin] = field(default_factory=list)
     credentials: list[str] = field(default_factory=list)
     late: bool = False  # used from its own place after the end
+
+
+_NEW = Bit.LIFE_IP | Bit.LIFE_AGENT | Bit.LIFE_ACTION | Bit.SWITCH | Bit.NEW_LIFE | Bit.IDENTITY_IP
+_MINTS = frozenset({Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN})
 
 
 class Detection(Rule):
@@ -54,11 +58,11 @@ class Detection(Rule):
     )
     subscriptions = (
         on(kinds=[Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN], sources=("aws.", "gcp.", "vault")),  # one look each
-        on(
-            sources=("aws.", "gcp.", "vault", "graph.", "azure.", "kubernetes."),
-            bits=Bit.LIFE_IP | Bit.LIFE_AGENT | Bit.LIFE_ACTION | Bit.SWITCH | Bit.NEW_LIFE | Bit.IDENTITY_IP,
-        ),
+        on(sources=("gcp.",), bits=_NEW),  # whose tokens have no id; others are watched from their mint on
     )
+
+    def wants(self, shape: Shape) -> bool:
+        return shape.origin.known or shape.action.kind in _MINTS
 
     def start(self) -> None:
         self.grants: dict[str, _Grant] = {}  # credential -> what its run was given
@@ -66,13 +70,24 @@ class Detection(Rule):
         self.habits: dict[tuple[str, str], set[str]] = {}  # role and place -> runs that used it there
 
     def step(self, event: Event, facts: Facts) -> None:
+        shape = event.shape
         grant = self.grants.get(event.credential) if event.credential is not None else None
-        if grant is None and event.source == "gcp.audit":
+        if grant is None and shape.source == "gcp.audit":
             grant = self._by_actor(event)
-        if grant is not None:
-            self._judge(event, facts, grant)
-        if event.kind in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN) and event.ok:
+            if grant is not None:
+                self._judge(event, facts, grant)
+        if shape.error is None and shape.action.kind in _MINTS:
             self._learn(event, grant)
+
+    def on_watched(self, event: Event, facts: Facts) -> None:
+        grant = self.grants.get(event.credential or "")
+        if grant is None or not event.shape.origin.known:
+            return
+        if not facts.mask & _NEW:
+            run = self.world.runs.get(grant.run) if grant.run is not None else None
+            if run is None or run.end is None or event.time <= run.end + _GRACE_MS:
+                return
+        self._judge(event, facts, grant)
 
     def _learn(self, event: Event, parent: _Grant | None) -> None:
         if len(self.grants) > _LIMIT:
@@ -80,6 +95,7 @@ class Detection(Rule):
         if parent is not None:  # a key got with the run's key is the run's too
             for issued in event.d.issued:
                 self.grants.setdefault(issued, parent)
+                self.watch(issued)
                 if len(parent.credentials) < 10:
                     parent.credentials.append(issued)
             return
@@ -90,6 +106,7 @@ class Detection(Rule):
         made = _Grant(role, event.d.run, event.time, event.id, subject.told, [event.origin] if event.origin.known else [], list(event.d.issued))
         for issued in event.d.issued:
             self.grants[issued] = made
+            self.watch(issued)
         if event.source == "gcp.audit":
             held = self.by_pipeline.get(event.actor.id)
             if held is not None and event.time - held.time < HOUR_MS and held.homes and event.origin.known and not self._at_home(held, event.origin):

@@ -65,7 +65,6 @@ class Detection(Rule):
         on(kinds=[Kind.SIGN_IN], sources=("vault",)),
         on(kinds=[Kind.SILENT_SIGN_IN], sources=("entra.serviceprincipal",)),  # the federated ones: one look at the credential's type
         on(tags=[Tag.CI_RUN, Tag.TRUST_CHANGE]),
-        on(sources=("aws.",), bits=Bit.NEW_LIFE),
     )
 
     def start(self) -> None:
@@ -87,17 +86,17 @@ class Detection(Rule):
             if event.ok and event.credential is not None and event.d.credential_type == "federated":
                 self._visit(event.actor.id, event, CiSubject(_FEDERATED, "other", event.credential))
             return
-        if event.kind not in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN):
-            visit = self.keys.get(event.credential or "")
-            if visit is not None and len(visit.uses) < 5:
-                visit.uses.append(event.id)
-            return
         if not event.ok or (event.target is None and not event.d.targets):
             return
         subject = pipeline_of(event)
         if subject is None or (event.kind is Kind.TOKEN_EXCHANGE and event.source == "gcp.audit"):
             return  # Google's exchange gives a token for the pool; which account it is for is told by the next call
         self._visit(event.target or event.d.targets[0].id, event, subject)
+
+    def on_watched(self, event: Event, facts: Facts) -> None:  # noqa: ARG002
+        visit = self.keys.get(event.credential or "")
+        if visit is not None and len(visit.uses) < 5:
+            visit.uses.append(event.id)
 
     def _visit(self, name: str, event: Event, subject: CiSubject) -> None:
         role = self.roles.get(name)
@@ -114,6 +113,7 @@ class Detection(Rule):
             role.odd.append((visit, role.count - 1))
             for issued in event.d.issued:
                 self.keys[issued] = visit
+                self.watch(issued)
 
     def finish(self) -> None:
         for name, role in self.roles.items():

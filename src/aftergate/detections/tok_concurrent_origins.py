@@ -62,6 +62,7 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.visits: dict[str, list[Visit]] = {}
+        self.judged: dict[tuple[str, str, Agent, str | None], int] = {}
 
     def step(self, event: Event, facts: Facts) -> None:
         origin = event.origin
@@ -91,7 +92,12 @@ class Detection(Rule):
         if len(visits) > 24:
             del visits[1:9]
         if len(visits) >= 3:
-            self._judge(event, facts, life, visits)
+            # a life that wanders between the same places is judged some times, and again when its program or device changes
+            memo = (life.id, origin.net, event.shape.agent, event.shape.device)
+            seen = self.judged.get(memo, 0)
+            if seen < 6:
+                self.judged[memo] = seen + 1
+                self._judge(event, facts, life, visits)
 
     def _past(self, event: Event, facts: Facts, life: Life, previous: Origin | None) -> list[Visit]:
         """The places of this life before its first change, from what tracking kept."""
@@ -199,10 +205,12 @@ def _guest(a: Visit, b: Visit, facts: Facts) -> tuple[Visit, Visit]:
     left, right = ((v.origin.network in RENTED, v.new) for v in (a, b))
     if left == right:
         used = [0, 0]
+        near = [{o for o in facts.identity.places if same_place(o, visit.origin)} for visit in (a, b)]
         for shape, use in facts.identity.uses.items():
-            for i, visit in enumerate((a, b)):
-                if same_place(shape.origin, visit.origin):
-                    used[i] += use.count
+            if shape.origin in near[0]:
+                used[0] += use.count
+            if shape.origin in near[1]:
+                used[1] += use.count
         left, right = (False, used[0] <= used[1]), (False, used[0] > used[1])
     return (a, b) if left >= right else (b, a)
 

@@ -69,7 +69,6 @@ class Detection(Rule):
         on(sources=("gcp.", "agent", "oauth.", "okta", "keycloak", "auth0"), bits=Bit.NEW_COMBINATION | Bit.NEW_LIFE),
         on(tags=[Tag.IMPERSONATE], sources=("kubernetes.",)),
         on(tags=[Tag.IDENTITY_CREATE, Tag.PRIVILEGE_GRANT]),
-        on(sources=("aws.",), bits=Bit.NEW_LIFE),
     )
 
     def start(self) -> None:
@@ -94,13 +93,16 @@ class Detection(Rule):
                 return
         if not event.ok:
             return
-        key = self.odd.get(event.credential or "")
-        if key is not None and event.kind not in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE):
-            self._more(key, event)
+        if event.credential in self.odd and event.kind not in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE):
             return
         path, events, credentials = self._path(event, facts)
         if len(path) >= 2:
             self._walk(path, events, credentials, event, facts)
+
+    def on_watched(self, event: Event, facts: Facts) -> None:  # noqa: ARG002
+        key = self.odd.get(event.credential or "")
+        if key is not None and event.shape.error is None and event.kind not in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE):
+            self._more(key, event)
 
     def _path(self, event: Event, facts: Facts) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """Who acts as whom, first actor first; what told so; the credentials on the way."""
@@ -206,6 +208,7 @@ class Detection(Rule):
         key = f"{path[0]}|{path[1]}|{now // (6 * HOUR_MS)}"
         for credential in event.d.issued:
             self.odd[credential] = key
+            self.watch(credential)
         self.odd["|".join(path)] = key
         assumed = (event.d.params or {}).get("assumed_role")
         subject = subject_of(

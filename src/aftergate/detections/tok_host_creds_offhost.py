@@ -63,15 +63,27 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.hosts: dict[str, dict[Origin, Use]] = {}
+        self.calm: set[tuple[str, Origin]] = set()
 
     def step(self, event: Event, facts: Facts) -> None:
         origin = event.origin
+        place = (event.session or event.shape.actor.id, origin)
+        if place in self.calm:
+            return
         host = _host_of(event, facts)
         if host is None:
+            if facts.life is None or facts.life.mint is None:
+                return
+            if len(self.calm) > 200_000:
+                self.calm.clear()
+            self.calm.add(place)  # no host's session, wherever it is used from
             return
         held = self.hosts.setdefault(host, {})
         if origin in held:
-            self._more(host, event, facts)
+            if self.book.get(self.meta.slug, f"{host}|{origin.net}") is None:
+                self.calm.add(place)
+            else:
+                self._more(host, event, facts)
             return
         before = list(held.values())
         held[origin] = Use(event.time, event.id, origin, event.agent.family)

@@ -1,6 +1,6 @@
 """One object for each distinct value within a run: actions, actors, origins, agents, shapes.
 
-Normalisers get one Interner and ask it for everything that recurs. Comparing interned objects is comparing identity, so
+Normalisers get one Interner and ask it for everything that recurs; secrets that a log let slip into it are masked here. Comparing interned objects is comparing identity, so
 tracking decides "new or not" with a few set look-ups.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from aftergate.events.agents import classify_agent
 from aftergate.events.enrich import Enricher
+from aftergate.events.redact import redact_id
 from aftergate.vocabulary import NO_AGENT, NO_ORIGIN, REGISTERED_TAGS, UNREGISTERED, Action, Actor, Agent, Kind, Origin, Shape, Tag
 
 
@@ -32,7 +33,8 @@ class Interner:
             kind, service, verb, tags = make(name)
             held = frozenset(tags)
             registers = kind not in UNREGISTERED or bool(held & REGISTERED_TAGS)
-            found = self._actions[key] = Action(source, name, kind, service, f"{service}:{verb}", held, registers)
+            service = redact_id(service)
+            found = self._actions[key] = Action(source, redact_id(name), kind, service, f"{service}:{verb}", held, registers)
         return found
 
     def actor(
@@ -48,7 +50,10 @@ class Interner:
         key = (id, names, kind, account, display, role, first_party)
         found = self._actors.get(key)
         if found is None:
-            found = self._actors[key] = Actor(id, names, kind, account, display, role, first_party)
+            names = tuple(map(redact_id, names))
+            found = self._actors[key] = Actor(
+                redact_id(id), names, kind, account, redact_id(display) if display else display, role, first_party
+            )
         return found
 
     def origin(
@@ -72,7 +77,7 @@ class Interner:
     def agent(self, raw: str | None) -> Agent:
         found = self._agents.get(raw or "")
         if found is None:
-            found = self._agents[raw or ""] = classify_agent(raw or "")
+            found = self._agents[raw or ""] = classify_agent(redact_id(raw or ""))
         return found
 
     def shape(
@@ -93,5 +98,10 @@ class Interner:
         key = (source, action, actor, origin, agent, error, client, client_name, resource, device, silent, account)
         found = self._shapes.get(key)
         if found is None:
-            found = self._shapes[key] = Shape(*key)
+            error, client, client_name, resource, device = [
+                redact_id(t) if t else t for t in (error, client, client_name, resource, device)
+            ]
+            found = self._shapes[key] = Shape(
+                source, action, actor, origin, agent, error, client, client_name, resource, device, silent, account
+            )
         return found

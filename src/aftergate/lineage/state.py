@@ -5,6 +5,8 @@ A Life is a credential or a session. Times are event times in milliseconds. All 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct, field
 
 from aftergate.vocabulary import Actor, Agent, Detail, Event, Origin, Shape
@@ -70,6 +72,7 @@ class Life(Struct, eq=False):
     root: str | None = None  # cached lineage root
     is_session: bool = False
     ends: int = 1 << 62  # from when on it should not work, by its mint
+    watch: tuple[Callable[..., None], ...] | None = None  # detections that want every event of this life, see Rule.watch
     parts: set[object] | None = None  # addresses, networks, agent families, actions, clients and devices seen; from the second shape on
 
     def origins(self) -> dict[Origin, Use]:

@@ -11,6 +11,7 @@ from aftergate.connectors.base import sources
 from aftergate.detections.api import catalogue
 from aftergate.detections.engine import Engine
 from aftergate.events.clock import to_iso
+from aftergate.events.redact import redact_id, redact_text
 from aftergate.pipeline.scan import Counts
 from aftergate.risk.incidents import Incident, join
 from aftergate.risk.trust import set_trust
@@ -20,10 +21,25 @@ from aftergate.vocabulary import RANK, SEVERITIES, Finding
 def conclude(engine: Engine) -> tuple[list[Finding], list[Incident]]:
     """Findings, most urgent first, with trust and incident written in; and the incidents."""
     findings = list(engine.book.findings.values())
+    for finding in findings:
+        _mask(finding)
     set_trust(findings, {slug: rule.meta.half_life_d for slug, rule in catalogue().items()})
     incidents = join(findings)
     findings.sort(key=lambda f: (-RANK[f.severity], f.time, f.detection, f.id))
     return findings, incidents
+
+
+def _mask(finding: Finding) -> None:
+    """Take out what a log let slip of secrets: rules quote paths, settings and policies."""
+    finding.title = redact_text(finding.title)
+    finding.narrative = redact_text(finding.narrative)
+    finding.traps = tuple(map(redact_text, finding.traps))
+    subject = finding.subject
+    subject.identity, subject.credential, subject.session = (
+        [redact_id(name) for name in held] for held in (subject.identity, subject.credential, subject.session)
+    )
+    finding.evidence = list(map(redact_id, finding.evidence))
+    finding.root = redact_id(finding.root) if finding.root else finding.root
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:

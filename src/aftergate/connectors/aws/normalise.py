@@ -18,7 +18,8 @@ from aftergate.connectors.base import Source
 from aftergate.errors import NotMine, Reject
 from aftergate.events.clock import CLOCK, DAYS, from_iso, from_us_text
 from aftergate.events.interning import Interner
-from aftergate.vocabulary import NO_ORIGIN, Actor, Agent, Change, Detail, Event, Kind, Origin, Shape, Tag, Target
+from aftergate.events.redact import secret_key
+from aftergate.vocabulary import NO_ORIGIN, Actor, Agent, Change, Detail, Event, Kind, Origin, Shape, Target
 
 SLUG = "aws.cloudtrail"
 EMPTY = Raw(b"")
@@ -357,7 +358,7 @@ class CloudTrail:
             if isinstance(request.get("userName"), str) and detail.targets:
                 detail.targets = (Target(detail.targets[0].id, detail.targets[0].type, (request["userName"],)), *detail.targets[1:])
             for name, value in request.items():
-                if name not in _AWS_SECRET_KEYS and len(params) < 40:
+                if name not in _AWS_SECRET_KEYS and not secret_key(name) and len(params) < 40:
                     params[name] = _short(value)
         detail.params = params or None
         event.detail = detail
@@ -531,7 +532,7 @@ def _short(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [_short(item, depth + 1) for item in value[:100]]
     if isinstance(value, dict):
-        return {k: _short(v, depth + 1) for k, v in list(value.items())[:60] if k not in _AWS_SECRET_KEYS}
+        return {k: _short(v, depth + 1) for k, v in list(value.items())[:60] if k not in _AWS_SECRET_KEYS and not secret_key(k)}
     return None
 
 

@@ -18,6 +18,7 @@ from aftergate.connectors.base import Source
 from aftergate.connectors.loose import address, content_id, decode, kept, mail, mapping, moment, number, text, texts, unique
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
+from aftergate.events.redact import secret_key
 from aftergate.vocabulary import NO_ORIGIN, Actor, Change, Detail, Event, Kind, Tag, Target
 
 AUDIT: Final = "github.audit"
@@ -512,7 +513,7 @@ class Audit:
             Change(name, text(values.get(f"old_{name}")), text(value))
             for values in (mapping(record.changes),)
             for name, value in values.items()
-            if not name.startswith("old_")
+            if not name.startswith("old_") and not secret_key(name)
         ]
         if record.visibility is not None:
             found.append(Change("visibility", text(record.previous_visibility), text(record.visibility)))

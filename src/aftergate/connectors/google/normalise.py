@@ -17,6 +17,7 @@ from aftergate.connectors.google.operations import meaning
 from aftergate.connectors.oauth.shared import decode, flag, items, mapping, moment, number, person, required, short, text, words
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
+from aftergate.events.redact import secret_key
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Origin, Target
 
 SLUG: Final = "google.workspace"
@@ -303,7 +304,8 @@ def _changes(values: dict[str, Any]) -> tuple[Change, ...]:
     new = values.get("NEW_VALUE", values.get("new_value"))
     if old is None and new is None:
         return ()
-    return (Change(text(values.get("SETTING_NAME")) or "value", short(old), short(new)),)
+    name = text(values.get("SETTING_NAME")) or "value"
+    return () if secret_key(name) else (Change(name, short(old), short(new)),)
 
 
 def _params(values: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, Final
 
@@ -122,7 +123,8 @@ class KeycloakNormaliser:
         else:
             found = (refresh, token)
             if base == "CODE_TO_TOKEN":
-                spent = text(details.get("code"))
+                code = text(details.get("code"))
+                spent = None if code is None else "sha256:" + hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()[:32]
         if error is None and action.kind in _MINTS:
             issued = tuple(i for i in found if i is not None)
             issued_class = "refresh_token" if found[0] is not None else "access_token" if issued else None

@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from aftergate.connectors.microsoft.common import UNREADABLE, address, later, loose, mapping, moment, secretive, short, tenant_of, text
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
+from aftergate.events.redact import secret_key
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Tag, Target
 
 SLUG: Final = "entra.audit"
@@ -717,7 +718,7 @@ def _addresses(value: Any) -> set[str]:
 
 def _shown(label: str, value: Any) -> str | None:
     """A changed value for people. Certificates and secrets are cut to what tells them apart."""
-    if value is None or value in ([], ""):
+    if value is None or value in ([], "") or secret_key(label):
         return None
     shown = short(value if not (isinstance(value, list) and len(value) == 1) else value[0])
     if shown and secretive(label) and "KeyDescription" not in label and "StsRefreshTokens" not in label:

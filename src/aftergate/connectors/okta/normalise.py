@@ -30,6 +30,7 @@ from aftergate.connectors.okta.countries import COUNTRIES
 from aftergate.connectors.okta.operations import meaning
 from aftergate.errors import NotMine
 from aftergate.events.interning import Interner
+from aftergate.events.redact import secret_key
 from aftergate.vocabulary import NO_DETAIL, Action, Actor, Change, Detail, Event, Kind, Origin, Tag, Target
 
 SLUG: Final = "okta"
@@ -372,7 +373,7 @@ def _changes(raw: Any, debug: dict[str, Any]) -> tuple[Change, ...]:
     for entry in items(raw):
         change = mapping(entry.get("changeDetails")) if isinstance(entry, dict) else {}
         old, new = mapping(change.get("from")), mapping(change.get("to"))
-        found += [Change(str(key)[:60], short(old.get(key)), short(new.get(key))) for key in list({**old, **new})[:20]]
+        found += [Change(str(key)[:60], short(old.get(key)), short(new.get(key))) for key in list({**old, **new})[:20] if not secret_key(key)]
     privilege = short(debug.get("privilegeGranted"))
     if privilege:
         found.append(Change("privilege", None, privilege))
