@@ -111,7 +111,7 @@ class Bit(IntFlag):
     IDENTITY_CLASS = 1 << 22  # action class (service x verb family) never seen for this identity
     SWITCH = 1 << 23  # previous use of this credential came from another network that is not of the same cloud; both addresses known
     SESSION_SWITCH = 1 << 24
-    GAP = 1 << 25  # credential was idle for more than GAP_MS before this event
+    GAP = 1 << 25  # credential or identity was idle for more than GAP_MS before this event
     VOLUME = 1 << 26  # bytes of identity and client today crossed the next power of two above VOLUME_FLOOR
     NEW_COMBINATION = 1 << 27  # (identity, shape) never seen: some mix of known parts is new
     AFTER_DEATH = 1 << 28  # identity disabled or credential revoked before this event

@@ -190,6 +190,12 @@ def timeline(
 def sources(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """List the kinds of log that are recognised, and where each misleads.
 
+    Examples of use:
+
+        aftergate sources
+
+        aftergate sources --json | jq -r .slug
+
     Parameters
     ----------
     json

@@ -55,7 +55,8 @@ class Detection(Rule):
     )
 
     def wants(self, shape: Shape) -> bool:
-        return shape.error is None
+        actor = shape.actor  # a role has session keys only, which nobody rotates
+        return shape.error is None and not (shape.source.startswith("aws.") and (actor.role is not None or ":role/" in actor.id) and not shape.action.tags)
 
     def start(self) -> None:
         self.keys: dict[str, list[Life]] = {}  # identity -> its long-lived credentials, oldest first

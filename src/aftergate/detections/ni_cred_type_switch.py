@@ -74,6 +74,7 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.kinds: dict[str, dict[str, tuple[int, set[str]]]] = {}  # identity -> kind -> (first seen, credential ids)
+        self.calm: set[tuple[str, str, str | None] | None] = set()  # role, source and grant that are known of it
         self.by_key: dict[str, _Added] = {}
         self.by_target: dict[str, _Added] = {}
         self.managers: dict[str, set[str]] = {}  # target -> who added credentials to it before
@@ -83,7 +84,15 @@ class Detection(Rule):
             self._added(event, facts)
         if event.shape.actor.first_party:
             return
+        life = facts.life
+        mint = life.mint if life is not None else None
+        known = (facts.identity.id, event.source, mint.grant) if mint is not None else None
+        if known in self.calm:
+            return
         kind = _kind(event, facts)
+        if known is not None and kind is not None and kind.startswith("role by") and kind in self.kinds.get(facts.identity.id, ()):
+            self.calm.add(known)
+            return
         if kind is None or (kind not in DURABLE and kind in self.kinds.get(facts.identity.id, ())):
             return
         if not (nonhuman(facts.identity, event) or (event.actor.kind == "unknown" and event.source.startswith("aws."))):

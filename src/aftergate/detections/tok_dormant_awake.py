@@ -13,7 +13,6 @@ MONTH_D = 30.44
 SLACK_D = 5.0  # weekends and holidays shift monthly, quarterly and yearly jobs
 
 
-_NEW = int(Bit.NEW_LIFE)
 _GAP = int(Bit.GAP)
 
 
@@ -36,41 +35,27 @@ class Detection(Rule):
         blind=("Sleep longer than the log reaches back.", "Records without any credential or session that bring nothing new."),
         recommended=("Ask the owner whether the job is theirs", "Disable the credential if nobody answers", "Delete what is not needed"),
     )
-    # NEW_LIFE is frequent where tokens are short-lived; then one look-up tells that the identity is awake
-    subscriptions = (on(bits=Bit.GAP | Bit.NEW_LIFE | Bit.IDENTITY_NET | Bit.IDENTITY_ACTION | Bit.IDENTITY_AGENT | Bit.LIFE_NET | Bit.LIFE_AGENT),)
+    subscriptions = (on(bits=Bit.GAP | Bit.IDENTITY_NET | Bit.IDENTITY_ACTION | Bit.IDENTITY_AGENT | Bit.LIFE_NET | Bit.LIFE_AGENT),)
 
     def wants(self, shape: Shape) -> bool:
         return not shape.actor.first_party and shape.actor.kind != "service"
 
     def start(self) -> None:
-        self.awake: dict[str, int] = {}  # identity -> when last looked at
-        self.lives: dict[str, list[Life]] = {}  # identity -> its newest credentials, whose last use tracking keeps exact
         self.gaps: dict[str, list[int]] = {}  # credential or identity -> its earlier sleeps, ms
         self.woken: dict[str, tuple[int, int, int]] = {}  # credential or identity -> when it woke, before which time it slept, the sleep
 
     def step(self, event: Event, facts: Facts) -> None:
         identity, now = facts.identity, event.time
-        last = self.awake.get(identity.id, identity.first)
-        self.awake[identity.id] = now
         life = facts.life if facts.life is not None and not facts.life.is_session else None
-        if facts.mask & _NEW and life is not None:
-            lives = self.lives.setdefault(identity.id, [])
-            lives.append(life)
-            if len(lives) > 6:
-                del lives[0]
-        if not facts.mask & _GAP and now - last < DORMANT_MS and not self.woken:
+        if not facts.mask & _GAP and not self.woken:
             return
         if facts.mask & _GAP and life is not None and facts.gap_ms >= DORMANT_MS:
             if self._counts(identity, event, True):
                 self._wake(life.id, event, facts, facts.gap_ms)
             return
-        if now - last >= DORMANT_MS:
-            before = max((use.last for use in identity.uses.values() if use.last < now), default=last)
-            before = max([before, now - facts.gap_ms if facts.gap_ms else 0, *(held.last for held in self.lives.get(identity.id, ()) if held is not life)])
-            gap = now - max(last, before)
-            if gap >= DORMANT_MS and identity.count > 3 and self._counts(identity, event, False):
-                self._wake(identity.id, event, facts, gap)
-                return
+        if facts.idle_ms >= DORMANT_MS and identity.count > 3 and self._counts(identity, event, False):
+            self._wake(identity.id, event, facts, facts.idle_ms)
+            return
         for key in (life.id if life is not None else None, identity.id):
             woken = self.woken.get(key or "")
             if woken is not None and now - woken[0] <= DAY_MS and event.ok:

@@ -66,7 +66,8 @@ class Inventory:
             if data[:2] == b"\x1f\x8b":
                 data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise ConfigError(f"cannot read: {error}", where=str(path)) from None
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ConfigError(f"cannot read: {reason}", where=str(path), hint="name a JSON file, plain or gzip") from None
         return cls.decode(data, where=str(path))
 
     @classmethod

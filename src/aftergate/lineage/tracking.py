@@ -70,7 +70,7 @@ def _session_bits(bits: int) -> int:
 class Facts:
     """What tracking learned from one event. One object, overwritten by the next event: keep values, never the object."""
 
-    __slots__ = ("event", "gap_ms", "identity", "life", "mask", "previous", "session", "session_previous")
+    __slots__ = ("event", "gap_ms", "identity", "idle_ms", "life", "mask", "previous", "session", "session_previous")
 
     event: Event
     mask: int
@@ -80,10 +80,12 @@ class Facts:
     previous: Shape | None  # shape of the life's last use before this one
     session_previous: Shape | None
     gap_ms: int  # idle time of the life before this event
+    idle_ms: int  # idle time of the identity before this event
 
     def __init__(self) -> None:
         self.mask = 0
         self.gap_ms = 0
+        self.idle_ms = 0
         self.life = None
         self.session = None
         self.previous = None
@@ -221,6 +223,7 @@ class World:
                         session.count += 1
                     identity = life.identity
                     assert identity is not None
+                    facts.idle_ms = now - identity.last
                     identity.last = now
                     identity.count += 1
                     identity.shape = shape
@@ -257,7 +260,9 @@ class World:
             if not identity.count:
                 mask = B_NEW_IDENTITY
         identity.count += 1
-        gap = now - identity.last
+        gap = facts.idle_ms = now - identity.last
+        if gap > GAP_MS:
+            mask |= B_GAP
         identity.last = now
         own = identity.uses.get(shape)
         if own is None:
