@@ -74,7 +74,7 @@ check: .venv/.dev .venv/.installed
 quality: .venv/.dev .venv/.installed
 	@$(BIN)/python quality/run.py --jobs $(JOBS)
 
-bench: .venv/.installed
+bench: .venv/.dev .venv/.installed
 	$(BIN)/python bench/run.py
 
 clean:

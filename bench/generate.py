@@ -1,8 +1,8 @@
 """Makes the benchmarks' inputs: a sample week of real form, repeated week after week with new events, keys, tokens and sessions.
 
-    python bench/generate.py cloudtrail 1000000 out.jsonl
-    python bench/generate.py entra 1000000 out.jsonl
-    python bench/generate.py credentials 1000000 out.jsonl     # that many session keys, each issued and used once
+python bench/generate.py cloudtrail 1000000 out.jsonl
+python bench/generate.py entra 1000000 out.jsonl
+python bench/generate.py credentials 1000000 out.jsonl     # that many session keys, each issued and used once
 """
 
 from __future__ import annotations

@@ -148,7 +148,9 @@ def test_no_broken_record_stops_a_run(chunk: int, tmp_path: Path) -> None:
                 msgspec.json.encode(row("f", 0, refused.reason, refused.record, 4096))
         fed += 1
         for event in events[before:]:
-            assert isinstance(event.time, int) and isinstance(event.id, str) and event.size >= 0
+            assert isinstance(event.time, int)
+            assert isinstance(event.id, str)
+            assert event.size >= 0
     assert fed == EACH
     assert EACH * 0.05 < aside < EACH * 0.8, "some is refused, some is read"
     packed = Packer().pack(events)

@@ -29,13 +29,7 @@ CANARY = "zQ9canary41kd"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnY2FuYXJ5"
 TOLD = re.compile(rb"zq9canary|eyJhbGciOiJIUzI1NiJ9|eyJzdWIiOiJjYW5hcnk|c2lnY2FuYXJ5", re.IGNORECASE)
 
-KEYS = {
-    key: CANARY
-    for key in (
-        "password", "client_secret", "clientSecret", "secretAccessKey", "sessionToken", "refresh_token", "access_token", "accessToken", "private_key",
-        "secret", "token", "assertion", "apiToken", "code_verifier", "secretString", "SecretText", "otp",
-    )
-} | {"Authorization": f"Bearer {CANARY}", "id_token": JWT, "Cookie": f"sid={CANARY}"}  # fmt: skip
+KEYS = dict.fromkeys(("password", "client_secret", "clientSecret", "secretAccessKey", "sessionToken", "refresh_token", "access_token", "accessToken", "private_key", "secret", "token", "assertion", "apiToken", "code_verifier", "secretString", "SecretText", "otp"), CANARY) | {"Authorization": f"Bearer {CANARY}", "id_token": JWT, "Cookie": f"sid={CANARY}"}  # fmt: skip
 FREE = re.compile(r"ur[il]$|path$|agent$|reason|message|description|redirect|error|status|comment|referr", re.IGNORECASE)
 
 
@@ -129,7 +123,9 @@ SPECIAL: dict[str, list[dict[str, Any]]] = {
 
 def merged(base: Any, more: Any) -> Any:
     if isinstance(base, dict) and isinstance(more, dict):
-        return {key: merged(base[key], more[key]) if key in base and key in more else more.get(key, base.get(key)) for key in {**base, **more}}
+        return {
+            key: merged(base[key], more[key]) if key in base and key in more else more.get(key, base.get(key)) for key in {**base, **more}
+        }
     return more
 
 
@@ -145,7 +141,9 @@ def test_where_each_log_really_carries_secrets(slug: str) -> None:
         for event in events:
             text = json.dumps(redact(event_json(event))).encode()
             assert not TOLD.search(text), text
-            assert not TOLD.search(repr(event.d.issued).encode() + repr((event.credential, event.session, event.d.spent)).encode()), "not even within"
+            assert not TOLD.search(repr(event.d.issued).encode() + repr((event.credential, event.session, event.d.spent)).encode()), (
+                "not even within"
+            )
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +162,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
             made = [json.dumps(way(json.loads(line))) for line in lines]
             (folder / f"{number}.jsonl").write_text("\n".join(made))
     broken = [
-        json.dumps({"eventVersion": 7, "eventSource": [], "password": CANARY, "responseElements": {"credentials": {"sessionToken": CANARY}}}),
+        json.dumps(
+            {"eventVersion": 7, "eventSource": [], "password": CANARY, "responseElements": {"credentials": {"sessionToken": CANARY}}}
+        ),
         json.dumps({"kind": "weather", "note": f"Authorization: Bearer {CANARY}", "url": f"https://u:{CANARY}@h/?access_token={JWT}"}),
         json.dumps({"kind": "weather", "body": json.dumps({"client_secret": CANARY, "items": [{"name": "Password", "value": CANARY}]})}),
         '{"cut": "off", "refresh_token": "' + CANARY,

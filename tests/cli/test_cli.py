@@ -39,7 +39,11 @@ SUMMARY = {
 def run(*words: str | Path, code: int = 0, stdin: bytes = b"", **env: str) -> tuple[str, str]:
     """What the command printed, on both streams. Its exit code is checked."""
     done = subprocess.run(
-        [sys.executable, "-m", "aftergate.cli.main", *map(str, words)], input=stdin, capture_output=True, check=False, env={**os.environ, **env}
+        [sys.executable, "-m", "aftergate.cli.main", *map(str, words)],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **env},
     )
     assert done.returncode == code, (done.stdout[-500:], done.stderr[-2000:])
     return done.stdout.decode(), done.stderr.decode()
@@ -53,7 +57,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scan of the demo logs with every file it can write."""
     folder = tmp_path_factory.mktemp("demo")
-    out, _ = run("scan", DEMO, "--findings", folder / "findings.jsonl", "--summary", folder / "summary.json", "--ocsf", folder / "ocsf.jsonl")
+    out, _ = run(
+        "scan", DEMO, "--findings", folder / "findings.jsonl", "--summary", folder / "summary.json", "--ocsf", folder / "ocsf.jsonl"
+    )
     (folder / "printed.txt").write_text(out)
     return folder
 
@@ -72,8 +78,14 @@ def test_the_demo_has_findings_of_every_kind_of_field(demo: Path) -> None:
         assert row["severity"] in SEVERITIES
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", row[field]) for field in ("time", "known_at"))
         assert row["known_at"] >= row["time"]
-        assert row["title"] and row["narrative"] and row["evidence"] and row["sources"] and row["attack"] and row["recommended"]
-        assert set(row["subject"]) <= {"identity", "credential", "session"} and row["subject"]
+        assert row["title"]
+        assert row["narrative"]
+        assert row["evidence"]
+        assert row["sources"]
+        assert row["attack"]
+        assert row["recommended"]
+        assert set(row["subject"]) <= {"identity", "credential", "session"}
+        assert row["subject"]
         assert row["incident"].startswith("inc-")
         assert 0 <= row["trust_after"] < 100
         assert set(row["sources"]) <= set(sources())
@@ -88,10 +100,16 @@ def test_the_summary_accounts_for_every_record(demo: Path) -> None:
     assert data["read"] == data["normalised"] + data["duplicates"] + data["set_aside"]
     assert data["read"] == sum(source["records"] for source in data["sources"].values()) + data["set_aside"]
     found = rows(demo / "findings.jsonl")
-    assert data["findings"]["total"] == len(found) == sum(data["findings"]["by_severity"].values()) == sum(data["findings"]["by_detection"].values())
+    assert (
+        data["findings"]["total"]
+        == len(found)
+        == sum(data["findings"]["by_severity"].values())
+        == sum(data["findings"]["by_detection"].values())
+    )
     for severity in SEVERITIES:
         assert data["findings"]["by_severity"][severity] == sum(row["severity"] == severity for row in found)
-    assert data["seconds"] > 0 and data["events_per_second"] > 0
+    assert data["seconds"] > 0
+    assert data["events_per_second"] > 0
     for rate in data["join_rates"].values():
         assert 0 <= rate["mint_known"] <= rate["uses"]
     for counts in data["silent_classes"].values():
@@ -158,7 +176,8 @@ def test_quiet_prints_nothing() -> None:
 def test_what_cannot_run_says_why_in_one_line(words: list[str], told: str) -> None:
     out, err = run(*words, code=1)
     assert out == ""
-    assert err.startswith("aftergate: ") and told in err
+    assert err.startswith("aftergate: ")
+    assert told in err
     assert err.count("\n") == 1
 
 
@@ -192,7 +211,8 @@ def test_set_aside_keeps_what_could_not_be_read(tmp_path: Path) -> None:
     out, _ = run("scan", path, "--set-aside", aside)
     (row,) = rows(aside)
     assert (row["file"], row["offset"]) == (str(path), len(samples()["okta"][0]) + 1)
-    assert "nonsense" in row["record"] and "hunter2" not in row["record"]
+    assert "nonsense" in row["record"]
+    assert "hunter2" not in row["record"]
     assert "1 set aside" in out
     assert aside.stat().st_mode & 0o077 == 0, "for its owner only"
 

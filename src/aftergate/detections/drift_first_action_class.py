@@ -9,6 +9,7 @@ from msgspec import Struct, field
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.conduct import IAC
 from aftergate.detections.kinds_of_act import weight_of
+from aftergate.detections.pipelines import CiSubject, ci_subject, pipeline_of
 from aftergate.detections.reasoning import agent_new, homes, machine_named, novelty, ours, place, span, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts, plain
@@ -18,7 +19,15 @@ _EPISODE_MS = 6 * HOUR_MS
 _NOBODY = frozenset({"unidentified caller", "anonymous", "unknown", "system:anonymous", "unidentified role"})
 _WORD = re.compile(r"[a-z][a-z0-9]{3,}")
 _COMMON = frozenset({"role", "prod", "production", "deploy", "service", "serviceaccount", "system", "team", "user", "aws", "arn", "iam", "default", "main", "apps", "deployment", "deployments", "gserviceaccount"})
+_CHANGES = frozenset({"write", "delete", "admin", "execute"})
+# what setting up a new part of a service needs; rights, keys and people are no part of it
+_BUILD_TAGS = frozenset({Tag.SHARE_CHANGE, Tag.REMOTE_EXEC})
 _WORKLOADS = ("k8s-deployments:", "k8s-statefulsets:", "k8s-daemonsets:", "k8s-cronjobs:", "k8s-jobs:")
+
+
+def _key(run: CiSubject | None) -> tuple[str, str, str] | None:
+    """What makes two runs the same work: a new tag is."""
+    return None if run is None else (run.repo, run.context, "" if run.context == "tag" else run.value)
 
 
 class _New(Struct):
@@ -54,7 +63,7 @@ class Detection(Rule):
         nhi=("NHI5",),
         needs=(("events",),),
         traps=(
-            "Release day: the identity's service was deployed, or it was given new rights, shortly before.",
+            "Release day: the identity's service was deployed, or it was given new rights, shortly before; a pipeline builds in a run of its usual branch.",
             "Its peers do the same, or the whole group starts at once.",
             "New identities and new people: everything is new for them.",
             "Infrastructure tools, whose habit is change.",
@@ -81,6 +90,8 @@ class Detection(Rule):
         self.granted: dict[str, tuple[int, str]] = {}  # identity -> when it was given rights, by whom
         self.open: dict[str, _Episode] = {}
         self.episodes: list[_Episode] = []
+        self.said: dict[str, dict[tuple[str, str, str], int]] = {}  # identity -> its pipelines by the events' own word, when first
+        self.runs: dict[str, dict[tuple[str, str, str], int]] | None = None
 
     def step(self, event: Event, facts: Facts) -> None:
         action, identity = event.action, facts.identity
@@ -88,6 +99,8 @@ class Detection(Rule):
             self._learn(event, identity)
         if not facts.has(Bit.IDENTITY_CLASS) or action.kind is Kind.TOOL_CALL or identity.id in _NOBODY:
             return
+        if event.d.subject is not None and (run := _key(ci_subject(event.d.subject))) is not None:
+            self.said.setdefault(identity.id, {}).setdefault(run, event.time)
         group = f"{event.source} {event.actor.kind}"
         kind = self.kinds.setdefault(group, set())
         if len(kind) < 5000:
@@ -164,9 +177,12 @@ class Detection(Rule):
         total = sum(best.values())
         narrow = episode.habit <= 8 and episode.history >= 4 * DAY_MS
         strange = (2 if episode.away >= 2 else 0) + episode.program
-        if episode.person and strange < 2:
+        alike = self._alike(episode, best) if sum(weight >= 1 for weight in best.values()) >= 2 else 0
+        alone = alike >= 2 and episode.history >= 7 * DAY_MS
+        onlooker = alone and self._onlooker(episode)
+        if episode.person and strange < 2 and not onlooker:
             return
-        score = total + strange + (0.5 if narrow else 0)
+        score = total + strange + (0.5 if narrow else 0) + (1 if alone else 0) + (1 if onlooker else 0)
         if total < 2 and not (total >= 1 and strange >= 2):
             return
         enough = total >= 3 and score >= 5 if episode.person else total >= 2 and score >= 3
@@ -191,7 +207,9 @@ class Detection(Rule):
             f"{identity.id}|{episode.start}", last, severity=severity, traps=traps, subject=subject, evidence=[n.event.id for n in decisive],
             narrative=(
                 f"From {when(episode.start)} {who(last)} did what neither it nor its peers did in {span(episode.history)}: {told}; from {place(last.origin)}. "
-                f"Until then it knew {episode.habit} kinds of action." + (f" Also new: {'; '.join(why)}." if why else "")
+                f"Until then it knew {episode.habit} kinds of action"
+                + (f", and {alike} others with the same habit never did this." if alone else ".")
+                + (f" Also new: {'; '.join(why)}." if why else "")
             ),
         )  # fmt: skip
 
@@ -214,6 +232,8 @@ class Detection(Rule):
             for word in sorted(words):
                 if any(0 <= start - t <= DAY_MS and by != identity.id for t, by in self.deployed.get(word, ())):
                     return "its service was deployed shortly before"
+        if self._usual_run(episode):
+            return "a pipeline that builds in a run of its usual branch"
         if episode.tool and not episode.program:
             return "an infrastructure tool at work"
         if episode.slept:
@@ -221,6 +241,69 @@ class Detection(Rule):
         if self.directory.ticket_for(sorted(names), start):
             return "a change ticket covers it"
         return None
+
+    def _alike(self, episode: _Episode, new: dict[str, float]) -> int:
+        """How many others of its kind have the same habit and did none of the new things before."""
+        identity, start = episode.identity, episode.start
+        first = episode.news[0].event
+        group = f"{first.source} {first.actor.kind}"
+        habit = [klass for klass, since in identity.klasses.items() if since < start]
+        shared: dict[str, int] = {}
+        for klass in habit:
+            for name in self.peers.get((klass, group), ()):
+                shared[name] = shared.get(name, 0) + 1
+        shared.pop(identity.id, None)
+        found = 0
+        for name, count in shared.items():
+            peer = self.world.identities.get(name)
+            if peer is None or count * 2 < len(habit) + len(peer.klasses) - count or peer.count < 20 or peer.last < start - 7 * DAY_MS:
+                continue
+            if any(peer.klasses.get(klass, start + 1) <= start for klass, weight in new.items() if weight >= 1):
+                return 0  # somebody like it does
+            found += 1
+        return found
+
+    @staticmethod
+    def _onlooker(episode: _Episode) -> bool:
+        """True for an identity of few habits that until now only looked, and now changes something."""
+        before = [klass for klass, since in episode.identity.klasses.items() if since < episode.start]
+        if len(before) > 12 or any(klass.rpartition(":")[2] in _CHANGES for klass in before):
+            return False
+        return any(new.weight >= 1 and new.event.ok and new.klass.rpartition(":")[2] in _CHANGES for new in episode.news)
+
+    def _usual_run(self, episode: _Episode) -> bool:
+        """True when a pipeline sets up and reads only what it also builds, in a run of a repository and branch it has worked for before."""
+        built = {new.event.action.service for new in episode.news if new.event.ok and new.klass.rpartition(":")[2] in _CHANGES}
+        for new in episode.news:
+            action = new.event.action
+            if action.service not in built or action.kind in (Kind.SECRET_READ, Kind.DATA_EXPORT) or not action.tags <= _BUILD_TAGS:
+                return False
+        if ci_subject(episode.identity.id) is not None:
+            return True  # it is that pipeline
+        known, said = self._pipelines().get(episode.identity.id, {}), self.said.get(episode.identity.id, {})
+        for new in episode.news:
+            run = self._run_of(new.event)
+            if run is None or min(known.get(run, episode.start), said.get(run, episode.start)) >= episode.start:
+                return False
+        return True
+
+    def _run_of(self, event: Event) -> tuple[str, str, str] | None:
+        """Repository and branch of the CI run that an event's credential was minted for."""
+        life = self.world.lives.get(event.credential or "")
+        mint = life.mint if life is not None else None
+        return _key(ci_subject(mint.detail.subject)) if mint is not None and mint.detail is not None else _key(pipeline_of(event))
+
+    def _pipelines(self) -> dict[str, dict[tuple[str, str, str], int]]:
+        """Repositories and branches that each identity's credentials were minted for, with when first. One walk, and only if somebody asks."""
+        if self.runs is None:
+            self.runs = {}
+            for life in self.world.lives.values():
+                mint = life.mint
+                if mint is None or mint.detail is None or life.identity is None or (key := _key(ci_subject(mint.detail.subject))) is None:
+                    continue
+                held = self.runs.setdefault(life.identity.id, {})
+                held[key] = min(mint.time, held.get(key, mint.time))
+        return self.runs
 
     def _deployer(self, identity: Identity, event: Event) -> bool:
         """True for an identity that is itself a pipeline: its runs explain nothing."""

@@ -13,9 +13,11 @@ _GRAVE = frozenset(
 )
 _SERIOUS = frozenset({Tag.SECRET_READ, Tag.REMOTE_EXEC, Tag.MAIL_READ, Tag.AI_INVOKE, Tag.DEFENCE_CHANGE, Tag.IDENTITY_ENABLE, Tag.REVOKE, Tag.APP_CREATE})
 _STORES = re.compile(
-    r"s3|dynamodb|rds|redshift|athena|glue|bigquery|storage|spanner|firestore|secret|kms|iam|organizations|sso|identitystore|role|polic|users?\Z|groups?\Z|"
-    r"directory|serviceprincipals|applications|cloudresourcemanager|sqladmin|snapshot|backup|vault"
+    r"s3|dynamodb|rds|sql|redshift|athena|glue|bigquery|storage|spanner|firestore|secret|kms|iam|organizations|sso|identitystore|role|polic|users?\Z|groups?\Z|"
+    r"directory|serviceprincipals|applications|cloudresourcemanager|snapshot|backup|vault"
 )
+# where names, certificates and traffic point: who changes them stands in for the organisation
+_NAMES = re.compile(r"route53|(?:^|[^a-z])dns|acm(?:-pca)?\Z|certificate|domains?\Z|cloudfront|frontdoor|k8s-ingresses|trafficmanager|privateca")
 _VERB = re.compile(
     r"^(?:BatchGet|List|Describe|Get|Search|Lookup|Simulate|Check|Discover|Query|Scan|Head|Test|Count|Fetch|AggregatedList|Analyze|View)(?=[A-Z0-9]|$)"
 )
@@ -39,6 +41,8 @@ def weight_of(action: Action) -> float:
         return 2.0 if _STORES.search(service) else 1.0
     if action.verb == "admin":
         return 2.0
+    if action.verb in ("write", "delete") and _NAMES.search(service):
+        return 1.5
     if action.verb in ("write", "delete") and _STORES.search(service):
         return 1.0
     if action.name == "sts:GetCallerIdentity":

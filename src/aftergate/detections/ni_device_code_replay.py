@@ -105,7 +105,8 @@ class Detection(Rule):
                 self.grants[key] = grant
             if pair[1]:
                 self.grants["c", *pair] = grant
-        if not event.session and event.time - max(grant.approved, grant.polled) > CLIENT_KEPT_MS:
+        begun = max(grant.approved, grant.polled)
+        if begun and not event.session and event.time - begun > CLIENT_KEPT_MS:
             return
         if not event.origin.known:
             return

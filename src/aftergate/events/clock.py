@@ -59,19 +59,34 @@ def _slow(text: str) -> int:
     return result
 
 
+_us_days: dict[str, int] = {}
 _MONTHS = {name: f"{number:02d}" for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 
 def from_us_text(text: str) -> int | None:
     """Milliseconds of `Oct 21, 2026, 6:06:25 AM` (UTC), as AWS writes the end of a session, or of an ISO time; None if it is neither."""
+    day, _, clock = text.rpartition(", ")
+    midnight = _us_days.get(day)
+    if midnight is None:
+        midnight = _us_day(day)
+        if midnight is None:
+            try:
+                return from_iso(text)
+            except Reject:
+                return None
+        _us_days[day] = midnight
+    try:
+        hours = int(clock[:-9]) % 12 + (12 if clock[-2:] == "PM" else 0)
+        return midnight + (hours * 3600 + int(clock[-8:-6]) * 60 + int(clock[-5:-3])) * 1000
+    except ValueError:
+        return None
+
+
+def _us_day(text: str) -> int | None:
     parts = text.replace(",", " ").split()
     try:
-        if len(parts) != 5:
-            return from_iso(text)
-        month, day, year, clock, half = parts
-        hour, minute, second = clock.split(":")
-        hours = int(hour) % 12 + (12 if half.upper() == "PM" else 0)
-        return from_iso(f"{int(year):04d}-{_MONTHS[month]}-{int(day):02d}T{hours:02d}:{int(minute):02d}:{int(second):02d}Z")
+        month, day, year = parts
+        return from_iso(f"{int(year):04d}-{_MONTHS[month]}-{int(day):02d}T00:00:00Z")
     except (ValueError, KeyError, Reject):
         return None
 

@@ -68,14 +68,10 @@ class _Who(Struct, gc=False):
 
 
 class _Known(Struct, gc=False):
-    """Enough of `userIdentity` to know a caller again; the rest is decoded once for each."""
+    """Enough of `userIdentity` to know a caller with a key again; the rest is decoded once for each."""
 
-    arn: str | None = None
     accessKeyId: str | None = None  # noqa: N815
-    principalId: str | None = None  # noqa: N815
     invokedBy: str | None = None  # noqa: N815
-    userName: str | None = None  # noqa: N815
-    accountId: str | None = None  # noqa: N815
 
 
 class _Full(Struct, gc=False):
@@ -141,13 +137,14 @@ class _StsAsked(Struct, gc=False):
 class _Caller:
     """What one `userIdentity` says, and the shapes seen with it."""
 
-    __slots__ = ("actor", "by_service", "credential", "mfa", "provider", "session", "shapes", "source_identity", "subject", "type")
+    __slots__ = ("actor", "by", "by_service", "credential", "mfa", "provider", "session", "shapes", "source_identity", "subject", "type")
 
     def __init__(self, actor: Actor, credential: str | None, session: str | None, shapes: dict[tuple[str | None, ...], tuple[Shape, bool]]) -> None:
         self.actor = actor
         self.credential = credential
         self.session = session
         self.type = ""
+        self.by: str | None = None
         self.by_service = False  # a service calls on the caller's behalf: the address is not the caller's
         self.subject: str | None = None
         self.provider: str | None = None
@@ -181,7 +178,8 @@ class CloudTrail:
         self.intern = intern
         self._decode = msgspec.json.Decoder(_Record).decode
         self._full = msgspec.json.Decoder(_Full).decode
-        self._callers: dict[tuple[str | None, ...], _Caller] = {}
+        self._callers: dict[str, _Caller] = {}  # by key: the one seen last
+        self._others: dict[tuple[str | None, ...], _Caller] = {}
         self._nobody = _Caller(intern.actor("unidentified caller"), None, None, {})
         self._shapes: dict[tuple[Actor, str, bool], dict[tuple[str | None, ...], tuple[Shape, bool]]] = {}
         self._sent = msgspec.json.Decoder(_Sent | None).decode
@@ -200,8 +198,10 @@ class CloudTrail:
         if who is None:
             caller = self._nobody
         else:
-            known = (who.arn, who.accessKeyId, who.principalId, who.invokedBy, who.userName, who.accountId)
-            caller = self._callers.get(known) or self._caller(known, line)
+            found_caller = self._callers.get(who.accessKeyId) if who.accessKeyId is not None else None
+            if found_caller is None or found_caller.by != who.invokedBy:
+                found_caller = self._caller(who, line)
+            caller = found_caller
         key = (record.eventSource, name, record.sourceIPAddress, record.userAgent, record.errorCode, record.recipientAccountId)
         found = caller.shapes.get(key)
         if found is None:
@@ -220,12 +220,22 @@ class CloudTrail:
 
         return hashlib.sha256(line).hexdigest()[:32]
 
-    def _caller(self, known: tuple[str | None, ...], line: bytes) -> _Caller:
+    def _caller(self, known: _Known, line: bytes) -> _Caller:
+        """A caller not seen last under its key: a new one, one without a key, or one whom a service speaks for now and then."""
         who = self._full(line).userIdentity
-        made = self._make_caller(who) if who is not None else self._nobody
-        if len(self._callers) > 500_000:
-            self._callers.clear()
-        self._callers[known] = made
+        if who is None:
+            return self._nobody
+        whole = (who.arn, who.accessKeyId, who.principalId, who.invokedBy, who.userName, who.accountId, who.type)
+        made = self._others.get(whole)
+        if made is None:
+            made = self._make_caller(who)
+            made.by = who.invokedBy
+            if len(self._others) > 500_000:
+                self._others.clear()
+                self._callers.clear()
+            self._others[whole] = made
+        if known.accessKeyId is not None:
+            self._callers[known.accessKeyId] = made
         return made
 
     def _make_caller(self, who: _Who) -> _Caller:
