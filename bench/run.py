@@ -45,7 +45,8 @@ class Row(NamedTuple):
 
 def measure(what: str, path: Path, *words: str) -> dict[str, float]:
     """One run of measure.py."""
-    done = subprocess.run([sys.executable, str(HERE / "measure.py"), what, str(path), *words], capture_output=True, check=False, text=True)
+    command = [sys.executable, str(HERE / "measure.py"), what, str(path), *words]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)  # noqa: S603
     if done.returncode:
         sys.exit(f"measure.py {what} {path.name}: {done.stderr.strip()[-2000:]}")
     answer: dict[str, float] = json.loads(done.stdout)
@@ -58,7 +59,7 @@ def generate(kind: str, count: int) -> Path:
     path = OUT / f"{kind}-{count}.jsonl"
     if not path.exists():
         part = path.with_suffix(".part")
-        subprocess.run([sys.executable, str(HERE / "generate.py"), kind, str(count), str(part)], check=True)
+        subprocess.run([sys.executable, str(HERE / "generate.py"), kind, str(count), str(part)], check=True)  # noqa: S603
         part.rename(path)
     return path
 
@@ -154,7 +155,7 @@ def write_page(rows: list[Row], notes: list[str]) -> None:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    print(text, flush=True)  # noqa: T201
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ _WEIGHT = {
     "config:StartConfigurationRecorder": 0, "guardduty:CreateIPSet": 2, "guardduty:UpdateIPSet": 2, "lambda:UpdateEventSourceMapping": 0, "delete named location": 1,
     "workflows.delete_workflow_run": 0,
 }  # fmt: skip
+_MISHAP = re.compile(r"throttl|limit.?exceeded|timeout|unavailable|internal|expired|dry.?run|already|validation|in.?use", re.IGNORECASE)  # errors that tell no intent
 _ADMIN_PORTS = (22, 23, 135, 139, 445, 1433, 1521, 2375, 3306, 3389, 5432, 5900, 5985, 6379, 9200, 27017)
 
 
@@ -61,11 +63,12 @@ class Detection(Rule):
         actor = event.actor
         if actor.first_party or actor.kind == "service" or (Tag.FACTOR_REMOVE in event.action.tags and Tag.DEFENCE_CHANGE not in event.action.tags):
             return
-        if not event.ok and not refused(event):
+        denied = refused(event)
+        if not event.ok and not denied and _MISHAP.search(event.shape.error or ""):
             return
         identity = facts.identity
         weight, what = self._weight(event)
-        if weight == 0:
+        if weight == 0 or (not event.ok and not denied and weight < 3):
             return
         machine = automation(self.world, event, facts.session or facts.life)
         act = event.action.name
@@ -79,8 +82,8 @@ class Detection(Rule):
         if weight >= 2 and event.ok:
             done.setdefault(act, event.id)
         if not event.ok:
-            points -= 2
-            reasons.append("the try was refused")
+            points -= 2 if denied else 3
+            reasons.append("the try was refused" if denied else f"the try failed ({event.shape.error})")
         if place.score:
             points += place.score
             reasons.append(place.why)
@@ -144,7 +147,7 @@ class Detection(Rule):
                 return (1 if automation(self.world, event, None) else 2), "what is audited was changed"
             return (1 if Tag.CI_RUN in event.action.tags or "environment" in lower else 2), name
         values = " ".join(f"{c.old}>{c.new}" for c in detail.changes).lower()
-        if any(word in f"{c.name}".lower() for c in detail.changes for word in ("reuse", "less secure", "allow")):
+        if any(word in f"{c.name}".lower() for c in detail.changes for word in ("reuse", "less secure", "allow", "disable_", "disable ")):
             return (2, f"{name}: {detail.changes[0].name}") if "false>true" in values or "none>true" in values else (0, "")
         if any(pair in values for pair in ("true>false", "enabled>disabled", "active>inactive", "active>evaluate", "on>off", "required>optional", "none>false")):
             return 2, f"{name}: a protection was switched off"

@@ -23,7 +23,7 @@ from aftergate.detections.conduct import (
     session_key,
     statements,
 )
-from aftergate.detections.reasoning import when, who
+from aftergate.detections.reasoning import established, when, who
 from aftergate.lineage.state import DAY_MS, Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Event, Subject, Tag
@@ -32,6 +32,7 @@ _EVERYBODY = re.compile(r"\ball(?:users|authenticatedusers)\b|/groups/global/|pe
 _MAIL = re.compile(r"(?:[a-z]+:)?[^\s@]+@([a-z0-9.-]+\.[a-z]{2,})", re.IGNORECASE)
 _FREE = frozenset("gmail.com googlemail.com outlook.com hotmail.com live.com yahoo.com proton.me protonmail.com icloud.com gmx.com gmx.net mail.ru yandex.ru tutanota.com".split())
 _MANY = 15  # objects opened to outsiders by one identity in a day
+_SETTLED_MS = 2 * DAY_MS  # how long ago an account must have been known to be a partner rather than news
 
 
 class _Opened(Struct):
@@ -44,6 +45,8 @@ class _Opened(Struct):
     accounts: list[str]
     domains: list[str]
     office: bool  # one document of an office suite
+    early: bool  # done before the log told what the identity does
+    strange: bool  # from a place that is new for the identity
 
 
 class Detection(Rule):
@@ -60,6 +63,7 @@ class Detection(Rule):
         needs=(("share.change",),),
         traps=(
             "Sharing between accounts and domains whose own logs are among the inputs.",
+            "Nightly copies for one partner: an account that got shares from the same identity on other days, or that has worked here for days.",
             "Policies that name everybody but are limited to an organisation, network or source.",
             "Single documents shared with a partner: only many in a day, or a strange place, count.",
         ),
@@ -72,6 +76,7 @@ class Detection(Rule):
         self.practice = Practice()
         self.opened: list[_Opened] = []
         self.day: dict[tuple[str, int], set[str]] = {}  # identity and day -> documents opened outside
+        self.given: dict[tuple[str, str], list[int]] = {}  # identity and account -> days on which it shared with it
 
     def step(self, event: Event, facts: Facts) -> None:
         if not event.ok or event.actor.first_party or event.actor.kind == "service" or len(self.opened) > 50_000:
@@ -101,11 +106,17 @@ class Detection(Rule):
         elif habit and place.score < 2:
             points -= 2
             traps.append("shares on other days too")
+        for account in accounts:
+            days = self.given.setdefault((identity.id, account), [])
+            if not days or days[-1] != event.time // DAY_MS:
+                days.append(event.time // DAY_MS)
         office = event.source.startswith(("google", "m365", "graph"))
-        self.opened.append(_Opened(event, identity, subject_of(identity, event), points, reasons, traps, accounts, domains, office))
+        early = not established(identity, event.time)
+        self.opened.append(_Opened(event, identity, subject_of(identity, event), points, reasons, traps, accounts, domains, office, early, bool(place.score)))
 
     def finish(self) -> None:
         own = own_accounts(self.world) if any(o.accounts for o in self.opened) else set()
+        guests = self._guests() if any(o.accounts for o in self.opened) else {}
         home = own_domains(self.world) if any(o.domains for o in self.opened) else set()
         for one in self.opened:
             event = one.event
@@ -115,6 +126,9 @@ class Detection(Rule):
             if accounts:
                 points += 3
                 one.reasons.append(f"shared with the foreign account {', '.join(accounts[:3])}")
+                if all(self._partner(one, account, guests) for account in accounts) and not one.strange:
+                    points -= 2
+                    one.traps.append("the account is a partner of long standing")
             if domains:
                 points += 1 if one.office else 2 if any(d in _FREE for d in domains) else 1
                 one.reasons.append(f"shared with {', '.join(domains[:3])}")
@@ -126,6 +140,8 @@ class Detection(Rule):
                     one.reasons.append(f"{len(seen)} objects opened to outsiders that day")
             if (not accounts and not domains and not one.reasons) or not (accounts or domains or one.points > 0):
                 continue
+            if not domains and one.domains and "ownership" in event.action.name.lower():
+                continue  # a colleague
             severity = band(points)
             if severity is None:
                 continue
@@ -138,6 +154,31 @@ class Detection(Rule):
                 subject=one.subject,
                 traps=one.traps,
             )
+
+    def _guests(self) -> dict[str, int]:
+        """Accounts of others whose identities act in our logs, and since when. One walk over the identities."""
+        found: dict[str, int] = {}
+        for identity in self.world.identities.values():
+            account = identity.actor.account
+            if account is not None and identity.count > 2 and identity.days_seen(identity.last) >= 1:
+                found[account] = min(identity.first, found.get(account, identity.first))
+        return found
+
+    def _partner(self, one: _Opened, account: str, guests: dict[str, int]) -> bool:
+        """True when sharing with an account is nothing new.
+
+        Either the identity shared with it on two days before, or the account's own people and machines had worked here for days. Where the log
+        begins with such a share, nothing can be new yet, and the days after it decide.
+        """
+        time = one.event.time
+        if guests.get(account, time) <= time - _SETTLED_MS:
+            return True
+        days = self.given[one.identity.id, account]
+        today = time // DAY_MS
+        earlier = [d for d in days if d < today]
+        if len(earlier) >= 2 and today - earlier[0] >= 2:
+            return True
+        return one.early and len(days) >= 5 and days[-1] - days[0] >= 5
 
 
 def _values(value: Any, depth: int = 0) -> Iterator[str]:
@@ -173,7 +214,8 @@ def _weight(event: Event) -> tuple[int, str, list[str], list[str]]:
     if source == "gcp.audit":
         domains = [m.group(1).lower() for v in params.get("members") or () if isinstance(v, str) and "gserviceaccount" not in v and (m := _MAIL.fullmatch(v))]
         domains += [v.partition(":")[2].lower() for v in params.get("members") or () if isinstance(v, str) and v.startswith("domain:")]
-        return (4, "opened to everybody", [], []) if params.get("public") else (1 if "ownership" in name.lower() else 0, "", [], list(dict.fromkeys(domains)))
+        owner = "ownership" in name.lower()
+        return (4, "opened to everybody", [], []) if params.get("public") else (2 if owner and domains else 0, "somebody was asked to own it" if owner else "", [], list(dict.fromkeys(domains)))
     if source == "github.audit":
         seen = {c.new for c in event.d.changes if c.name == "visibility"} | {params.get("visibility")}
         if "public" in seen or name.endswith(":public"):
@@ -184,6 +226,9 @@ def _weight(event: Event) -> tuple[int, str, list[str], list[str]]:
     words = [v for key, value in params.items() if key != "old_visibility" for v in _values(value)]
     changed = [c.new for c in event.d.changes if c.new]
     if source.startswith("azure"):
+        if name.endswith("/begingetaccess/action"):
+            machine = event.actor.kind == "workload"  # backup tools copy disks and snapshots each night
+            return (2 if machine else 3), "a link was made that anybody may copy the disk with", [], []
         return (3 if "[opened]" in name else 0), "storage is open to everybody", [], []
     public = any(_EVERYBODY.search(w) for w in words) or any(w in name.lower() for w in ("anonymouslink", "anonymous_link"))
     shared = [m.group(1).lower() for key in ("target_user", "shared_with", "new_owner", "target", "recipient") for v in _values(params.get(key)) if (m := _MAIL.fullmatch(v))]

@@ -283,7 +283,7 @@ class Detection(Rule):
         known, said = self._pipelines().get(episode.identity.id, {}), self.said.get(episode.identity.id, {})
         for new in episode.news:
             run = self._run_of(new.event)
-            if run is None or min(known.get(run, episode.start), said.get(run, episode.start)) >= episode.start:
+            if run is None or min(known.get(run, episode.start), said.get(run, episode.start)) > episode.start - DAY_MS:
                 return False
         return True
 

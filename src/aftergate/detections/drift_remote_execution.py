@@ -145,11 +145,15 @@ def _weight(event: Event) -> tuple[int, str]:
             return (3 if any("script" in k for k in script) else 2 if script else 0), f"instance metadata {', '.join(script)} was set"
         if "pods" in name and ("exec" in name or "attach" in name or "ephemeral" in name):
             return 3, "a shell was opened in a container"
+        if "serialport" in name:
+            return 3, "a serial console was opened"
+        if name == "iap.AuthorizeUser":
+            return 2, "a tunnel to a machine was opened"
         return (1, name) if event.action.service not in ("cloudfunctions", "run") else (1, "the code of a function was replaced")
     if event.source == "kubernetes.audit":
         if "portforward" in name or "proxy" in name:
             return 1, name
         return 3, "a shell was opened in a container" if "exec" in name else name
     if event.source.startswith("azure"):
-        return (3 if re.search(r"runcommand|extensions|serialconsole|runcommands", name) else 2), name.rpartition("microsoft.")[2]
+        return (3 if re.search(r"runcommand|extensions|serialconsole|serialports|applications/versions", name) else 2), name.rpartition("microsoft.")[2]
     return 2, name

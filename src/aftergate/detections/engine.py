@@ -9,7 +9,8 @@ from aftergate.lineage.tracking import Facts, World
 from aftergate.vocabulary import Action, Event, Shape
 
 Step = Callable[[Event, Facts], None]
-Route = tuple[tuple[Step, ...], tuple[tuple[int, Step], ...], int]  # called for every event; called on bits; all those bits
+# called for every event; called on bits; all those bits; whom each mask met so far calls
+Route = tuple[tuple[Step, ...], tuple[tuple[int, Step], ...], int, dict[int, tuple[Step, ...]]]
 
 
 class Engine:
@@ -54,7 +55,7 @@ class Engine:
             union = 0
             for bits, _ in some:
                 union |= bits
-            made = self._same[key] = (always, some, union)
+            made = self._same[key] = (always, some, union, {})
         self._routes[shape] = made
         return made
 
@@ -65,14 +66,16 @@ class Engine:
         for event in events:
             facts = track(event)
             route = routes.get(event.shape) or self._route(event.shape)
-            always, some, union = route
+            always, some, union, chosen = route
             for step in always:
                 step(event, facts)
-            mask = facts.mask
-            if mask & union:
-                for bits, step in some:
-                    if mask & bits:
-                        step(event, facts)
+            mask = facts.mask & union
+            if mask:
+                steps = chosen.get(mask)
+                if steps is None:
+                    steps = chosen[mask] = tuple(step for bits, step in some if mask & bits)
+                for step in steps:
+                    step(event, facts)
             life = facts.life
             if life is not None and life.watch is not None:
                 for step in life.watch:

@@ -26,6 +26,8 @@ class _Grant(Struct):
     homes: list[Origin] = field(default_factory=list)
     credentials: list[str] = field(default_factory=list)
     late: bool = False  # used from its own place after the end
+    during: set[Origin] = field(default_factory=set)  # places already looked at while the run went on
+    told: bool = False
 
 
 _NEW = Bit.LIFE_IP | Bit.LIFE_AGENT | Bit.LIFE_ACTION | Bit.SWITCH | Bit.NEW_LIFE | Bit.IDENTITY_IP
@@ -81,12 +83,14 @@ class Detection(Rule):
 
     def on_watched(self, event: Event, facts: Facts) -> None:
         grant = self.grants.get(event.credential or "")
-        if grant is None or not event.shape.origin.known:
+        origin = event.shape.origin
+        if grant is None or not origin.known:
             return
-        if not facts.mask & _NEW:
-            run = self.world.runs.get(grant.run) if grant.run is not None else None
-            if run is None or run.end is None or event.time <= run.end + _GRACE_MS:
-                return
+        run = self.world.runs.get(grant.run) if grant.run is not None else None
+        if run is None or run.end is None or event.time <= run.end + _GRACE_MS:
+            if origin in grant.during and not grant.told:
+                return  # one look at each place while the run goes on
+            grant.during.add(origin)
         self._judge(event, facts, grant)
 
     def _learn(self, event: Event, parent: _Grant | None) -> None:
@@ -171,6 +175,7 @@ class Detection(Rule):
         else:
             severity = "medium"
         key = f"{name}|{grant.role}"
+        grant.told = True
         found = self.book.get(self.meta.slug, key)
         if found is not None and RANK[found.severity] > RANK[severity]:
             severity = found.severity

@@ -19,6 +19,7 @@ _POWERFUL = re.compile(
     r"(?:^|[^a-z])(?:[a-z]*admin[a-z]*|root|owner|org|organi[sz]ation[a-z]*|break-?glass|bootstrap|master|super[a-z]*|masters|poweruser[a-z]*|god|emergency|control-?tower[a-z]*)(?:[^a-z]|\Z)"
 )
 _LIMIT = 100_000
+_ACT = ("agent", "oauth.", "okta", "keycloak", "auth0")
 
 
 class _Chain(Struct):
@@ -38,6 +39,7 @@ class _Root(Struct):
     days: set[int] = field(default_factory=set)
     patterns: set[str] = field(default_factory=set)  # targets without account numbers, regions and counters
     targets: set[str] = field(default_factory=set)
+    run: str | None = None  # last session or credential it worked in
 
 
 class Detection(Rule):
@@ -53,7 +55,7 @@ class Detection(Rule):
         nhi=("NHI5",),
         needs=(("token.mint", "credential"), ("act",), ("impersonate",)),
         traps=(
-            "Platform roles that fan out by design: the same role in one more account or region.",
+            "Platform roles and dispatching agents that fan out by design: the same role in one more account or region, one more agent beside many.",
             "Roles that colleagues take too.",
             "A role created, or a right to impersonate granted, shortly before as part of a rollout.",
         ),
@@ -66,7 +68,10 @@ class Detection(Rule):
     )
     subscriptions = (
         on(kinds=[Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE], sources=("aws.", "gcp.")),  # known links end after two look-ups
-        on(sources=("gcp.", "agent", "oauth.", "okta", "keycloak", "auth0"), bits=Bit.NEW_COMBINATION | Bit.NEW_LIFE),
+        on(sources=("gcp.",), bits=Bit.NEW_COMBINATION | Bit.NEW_LIFE),
+        # who acts for whom is no part of a shape: every call is looked at, and a known chain ends after one look-up
+        on(kinds=[Kind.TOOL_CALL, Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE], sources=_ACT),
+        on(sources=_ACT, bits=Bit.NEW_COMBINATION | Bit.NEW_LIFE),
         on(tags=[Tag.IMPERSONATE], sources=("kubernetes.",)),
         on(tags=[Tag.IDENTITY_CREATE, Tag.PRIVILEGE_GRANT]),
     )
@@ -78,6 +83,7 @@ class Detection(Rule):
         self.chains: dict[str, _Chain] = {}  # credential -> how it came about
         self.made: dict[str, int] = {}  # role or account -> when it was created
         self.granted: dict[tuple[str, str], int] = {}  # (member, account) -> when it was allowed to impersonate
+        self.same: dict[tuple[str, tuple[str, ...]], _Root] = {}  # chain as an event tells it -> its root
         self.odd: dict[str, str] = {}  # credential or path -> finding key
 
     def step(self, event: Event, facts: Facts) -> None:
@@ -92,6 +98,13 @@ class Detection(Rule):
                     self.granted[plain(member.id), plain(event.d.targets[0].id)] = event.time
                 return
         if not event.ok:
+            return
+        told = event.detail.act if event.detail is not None else ()
+        if told and (root := self.same.get((event.shape.actor.id, told))) is not None:
+            run = event.session or event.credential
+            if run != root.run or event.time // DAY_MS not in root.days:
+                root.run = run
+                self._count(root, event.time)
             return
         if event.credential in self.odd and event.kind not in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE):
             return
@@ -138,7 +151,8 @@ class Detection(Rule):
             whom = (detail.params or {}).get("impersonated")
             return ((facts.identity.id, whom), (event.id,), (event.credential,) if event.credential else ()) if isinstance(whom, str) else nothing
         if detail.act and (len(detail.act) > 1 or event.source.startswith("agent")):
-            acting = [a for a in reversed(detail.act) if a != actor.id]
+            mine = _short(actor.id)
+            acting = [a for a in reversed(detail.act) if a != actor.id and _short(a) != mine]
             return ((*acting, actor.id), (event.id,), (event.credential,) if event.credential else ()) if acting else nothing
         return nothing
 
@@ -157,13 +171,20 @@ class Detection(Rule):
         for link in fresh:
             self.links[link] = now
             self.reached.setdefault(link[1], set()).add(first)
-        root.count += 1
+        self._count(root, now)
         root.depths.setdefault(len(path), now)
-        if len(root.days) < 30:
-            root.days.add(now // DAY_MS)
+        if event.d.act and event.source.startswith(_ACT) and "|".join(path) not in self.odd and len(self.same) < _LIMIT:
+            root.run = event.session or event.credential
+            self.same[event.shape.actor.id, event.d.act] = root
         if len(root.targets) < 200:
             root.targets.update(path[1:])
             root.patterns.update(_pattern(p) for p in path[1:])
+
+    @staticmethod
+    def _count(root: _Root, now: int) -> None:
+        root.count += 1
+        if len(root.days) < 30:
+            root.days.add(now // DAY_MS)
 
     def _old_hand(self, name: str, now: int) -> bool:
         """True for an identity with days of work behind it that never acted as anybody else."""
@@ -182,7 +203,7 @@ class Detection(Rule):
         crossing = len({a for a in map(_account, path) if a}) > len({a for a in map(_account, (path[0], *root.targets)) if a} | {_account(path[1])})
         person = self._human(path[0], event)
         peers = len(self.reached.get(last, set()) - {path[0]})
-        points = 1 + deeper + 2 * powerful + crossing
+        points = 1 + (2 if deeper and len(path) - depth > 1 and len(fresh) > 1 else deeper) + 2 * powerful + crossing
         severity: Severity = "high" if points >= 3 else "medium"
         traps: list[str] = []
         if all(_pattern(t) in root.patterns for t in targets):
@@ -197,7 +218,7 @@ class Detection(Rule):
             severity, traps = lower(severity), ["the right to act so was granted shortly before"]
         elif person and not powerful:
             severity, traps = "low", ["people take roles by hand"]
-        elif len(root.targets) >= 8 and not powerful and not deeper:
+        elif len(root.targets) >= (3 if event.source.startswith("agent") else 8) and not powerful and not deeper:
             severity, traps = "low", ["this identity takes many roles by design"]
         elif not powerful and not deeper and not crossing and root.count < 10:
             severity = "low"
@@ -215,9 +236,9 @@ class Detection(Rule):
             facts.identity, event, credentials=[*event.d.issued, *credentials[-4:]], sessions=[assumed if isinstance(assumed, str) else None],
             identities=[b for _, b in reversed(fresh)] or [path[-1]],
         )  # fmt: skip
-        told = " → ".join(p.rpartition("/")[2] for p in path)
+        told = " → ".join(_told(p) for p in path)
         why = [
-            f"{fresh[-1][0].rpartition('/')[2]} never acted as {fresh[-1][1].rpartition('/')[2]} before" if fresh else "",
+            f"{_told(fresh[-1][0])} never acted as {_told(fresh[-1][1])} before" if fresh else "",
             f"{len(path)} links where there were at most {depth}" if deeper else "",
             "the last one has an administrator's name" if powerful else "",
         ]
@@ -248,6 +269,15 @@ def _account(name: str) -> str | None:
         parts = name.split(":")
         return parts[4] if len(parts) > 5 else None
     return name.partition("@")[2].partition(".")[0] if "gserviceaccount.com" in name else None
+
+
+def _short(name: str) -> str:
+    """An agent's own name: a gateway writes `agent:booker` where the token's chain has `spiffe://example/agents/booker`."""
+    return re.split(r"[/:]", name)[-1].lower()
+
+
+def _told(name: str) -> str:
+    return name.rpartition("/")[2].removeprefix("agent:")
 
 
 def _pattern(name: str) -> str:

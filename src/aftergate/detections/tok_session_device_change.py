@@ -23,7 +23,7 @@ class Detection(Rule):
         needs=(("session", "device"), ("session", "agent")),
         traps=(
             "Browser updates keep the device and the system, so versions do not count.",
-            "A sign-in on the new device within the session makes it that device's own.",
+            "A sign-in on the new device within the session makes it that device's own; a device code is approved on one and redeemed on another.",
             "The vendor's own calls inside an administrator's session.",
             "A tablet that asks for desktop pages changes its system's name and stays in its place: low.",
             "A new fingerprint in the same place with the same program: low.",
@@ -43,13 +43,14 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.signed: dict[str, set[str]] = {}  # session -> devices and systems somebody signed in on
+        self.redeemed: dict[str, tuple[str | None, str | None]] = {}  # session of a device code -> device and system that got its tokens
         self.told: dict[str, tuple[str | None, str | None]] = {}  # session -> device and system found strange
 
     def step(self, event: Event, facts: Facts) -> None:
         if event.session is None or not event.ok or not event.source.startswith(SESSION_SOURCES):
             return
         shape = event.shape
-        if event.kind in (Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL):
+        if event.kind in (Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL) or self._redeems(event):
             signed = self.signed.setdefault(event.session, set())
             signed.update(x for x in (shape.device, shape.agent.os) if x is not None)
             return
@@ -78,6 +79,15 @@ class Detection(Rule):
         else:
             self.told[event.session] = (shape.device, shape.agent.os)
             self._tell(event, facts, session, before, None, "high")
+
+    def _redeems(self, event: Event) -> bool:
+        """True for the device that redeems a device code: the session is its own, beside the browser that approved. A second one is not."""
+        detail = event.d
+        if detail.grant != "device_code" and (detail.transfer != "deviceCodeFlow" or detail.incoming is not None):
+            return False
+        assert event.session is not None
+        device = (event.shape.device, event.shape.agent.os)
+        return self.redeemed.setdefault(event.session, device) == device
 
     @staticmethod
     def _device(shape: Shape, others: list[Shape], signed: set[str]) -> Shape | None:

@@ -7,7 +7,7 @@ from msgspec import Struct, field
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import RENTED, org_egress, place, strangeness, when, who
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Event, Kind, Severity
+from aftergate.vocabulary import Event, Kind, Severity, Shape
 
 ENOUGH = 3  # bound tokens before an unbound one means anything
 
@@ -18,6 +18,7 @@ class Bound(Struct):
     count: int = 0
     first: int = 0
     last_event: str = ""
+    shape: Shape | None = None  # of the last bound token
     unbound: int = 0
     said: bool = False  # the log says `unbound`, so silence is not it
     before: set[str] = field(default_factory=set)  # devices, networks and systems with unbound tokens while nothing was bound yet
@@ -63,6 +64,10 @@ class Detection(Rule):
         binding = detail.binding
         key = (facts.identity.id, shape.client or "")
         held = self.held.get(key)
+        if held is not None and binding == "bound" and held.shape is shape:
+            held.count += 1
+            held.last_event = event.id
+            return
         if binding == "unbound" and (held is None or held.count < ENOUGH):
             if held is None:
                 held = self.held[key] = Bound(first=event.time)
@@ -74,6 +79,7 @@ class Detection(Rule):
             if held is None:
                 held = self.held[key] = Bound(first=event.time)
             held.count += 1
+            held.shape = shape
             held.last_event = event.id
             held.actions.add(shape.action.name)
             if shape.device is not None:

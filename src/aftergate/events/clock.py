@@ -26,15 +26,10 @@ def from_iso(text: str) -> int:
             rest = text[19:]
             if rest == "Z":
                 return day + time
-            if rest[:1] == ".":
-                if rest[-1] == "Z":
-                    digits = rest[1:-1]
-                elif rest[-6:] == "+00:00":
-                    digits = rest[1:-6]
-                else:
-                    return _slow(text)
+            if rest[:1] == "." and (rest[-1] == "Z" or rest[-6:] == "+00:00"):
+                digits = rest[1:4]
                 if digits.isdecimal() and digits.isascii():
-                    return day + time + int((digits + "00")[:3])
+                    return day + time + int(digits)
     return _slow(text)
 
 

@@ -11,6 +11,7 @@ import re
 from aftergate.lineage.state import DAY_MS, Coverage, CredentialChange, Death, Identity, Life, Mint, Run, Use
 from aftergate.vocabulary import GAP_MS, NO_DETAIL, VOLUME_FLOOR, Actor, Bit, Detail, Event, Kind, Origin, Shape, Tag
 
+FEW_SHAPES = 12
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
 B_NEW_IDENTITY = int(Bit.NEW_IDENTITY)
@@ -465,6 +466,13 @@ class World:
         mask = 0
         seen = life.parts
         if seen is None:
+            last = life.shape
+            if last.origin is origin and last.agent is agent and last.client == client and last.device == device and len(life.uses) < FEW_SHAPES:
+                # a short life that goes on from its place with its program: only the action can be new
+                for known in life.uses:
+                    if known.action is action:
+                        return 0
+                return B_LIFE_ACTION
             seen = life.parts = set()
             for known in life.uses:
                 seen.update((known.origin.ip, known.origin.net, known.agent.family, known.action, known.client, known.device))

@@ -1,14 +1,18 @@
 """Several processes that decode for the one that tracks.
 
-Work is handed out in parts in a fixed order, part k to worker k mod N, and taken back in that order: so the tracking process sees just what a single
-process would, and the findings are the same. A worker runs one part ahead at most; its pipe holds it back.
+Work is handed out in units in a fixed order, unit k to worker k mod N, and taken back in that order: so the tracking process sees just what a
+single process would, and the findings are the same. Events travel through memory that both sides share, some parts ahead: while one side
+tracks, the others go on decoding, until their share of that memory is full.
 """
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Semaphore
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 
+SLOT = 256 << 10  # bytes of one part's events; a part that needs more goes through the pipe
+SLOTS = 64  # parts that a worker may be ahead
+
+
 class _Message(Struct, array_like=True):
     """What a worker says: a part, the end of a unit, or an error."""
 
@@ -33,24 +41,58 @@ class _Message(Struct, array_like=True):
     records: dict[str, int]
     faults: list[Fault]
     done: int
+    size: int = 0  # bytes of events in the next slot; 0: they follow in the pipe
     last: bool = False
     error: str | None = None
     tables: list[tuple[str, str]] | None = None
 
 
-def _work(pipe: Connection, inputs: Sequence[Input], units: Sequence[Unit], options: Options) -> None:
+class _Lane(Struct):
+    """The way from one worker: a pipe for messages, slots of shared memory for events, and how many of them are free."""
+
+    pipe: Connection
+    memory: mmap.mmap
+    free: Semaphore
+    next: int = 0
+
+    def put(self, data: bytes) -> int:
+        """Put events into the next slot, once there is one; 0 if they are too many for it. Raises: BrokenPipeError, if nobody is left to read."""
+        if len(data) > SLOT:
+            return 0
+        parent = os.getppid()
+        while not self.free.acquire(timeout=5):
+            if os.getppid() != parent:
+                raise BrokenPipeError
+        at = self.next * SLOT
+        self.memory[at : at + len(data)] = data
+        self.next = (self.next + 1) % SLOTS
+        return len(data)
+
+    def take(self, size: int) -> bytes:
+        at = self.next * SLOT
+        data = self.memory[at : at + size]
+        self.next = (self.next + 1) % SLOTS
+        self.free.release()
+        return data
+
+
+def _work(lane: _Lane, inputs: Sequence[Input], todo: Sequence[Unit], options: Options) -> None:
     """A worker's life: decode its units in order, send each part, end."""
-    import gc
+    import gc  # noqa: PLC0415  (worker only)
 
     gc.disable()
     packer = Packer()
+    pipe = lane.pipe
     encode = msgspec.msgpack.Encoder().encode
     try:
         normalising = Normalising(Interner(make_enricher(options)), options.source)
-        for unit in units:
+        for unit in todo:
             for part in decode(normalising, unit.input, inputs[unit.input], unit.start, unit.end):
-                pipe.send_bytes(encode(_Message(part.input, part.records, part.faults, part.done)))
-                pipe.send_bytes(packer.pack(part.events))
+                data = packer.pack(part.events)
+                size = lane.put(data)
+                pipe.send_bytes(encode(_Message(part.input, part.records, part.faults, part.done, size)))
+                if not size:
+                    pipe.send_bytes(data)
             tables = list(normalising.intern.enrich.tables)
             pipe.send_bytes(encode(_Message(unit.input, {}, [], 0, last=True, tables=tables)))
     except (BrokenPipeError, KeyboardInterrupt):
@@ -69,7 +111,7 @@ class Workers:
         self.options = options
         self.intern = Interner(Enricher(tables=False))
         self.tables: list[tuple[str, str]] = []
-        self._pipes: list[Connection] = []
+        self._lanes: list[_Lane] = []
         self._processes: list[BaseProcess] = []
         self._done = False
 
@@ -85,10 +127,12 @@ class Workers:
         context = multiprocessing.get_context("fork") if fork else multiprocessing.get_context("spawn")
         for number in range(count):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(theirs, self.inputs, shared[number::count], self.options), daemon=True)
+            memory, free = mmap.mmap(-1, SLOT * SLOTS), context.Semaphore(SLOTS)
+            lane = _Lane(theirs, memory, free)
+            process = context.Process(target=_work, args=(lane, self.inputs, shared[number::count], self.options), daemon=True)
             process.start()
             theirs.close()
-            self._pipes.append(ours)
+            self._lanes.append(_Lane(ours, memory, free))
             self._processes.append(process)
         pool: dict[object, object] = {}
         unpackers = [Unpacker(self.intern, pool) for _ in range(count)]
@@ -97,26 +141,26 @@ class Workers:
             if self.inputs[unit.input].path is None:
                 yield from self._here(unit, pool)
             else:
-                yield from self._received(self._pipes[number % count], unpackers[number % count])
+                yield from self._received(self._lanes[number % count], unpackers[number % count])
                 number += 1
         self._done = True
 
-    def _received(self, pipe: Connection, unpacker: Unpacker) -> Iterator[Part]:
+    def _received(self, lane: _Lane, unpacker: Unpacker) -> Iterator[Part]:
         """The parts of one unit, from the worker that has it."""
         decoder = msgspec.msgpack.Decoder(_Message)
         while True:
             try:
-                message = decoder.decode(pipe.recv_bytes())
+                message = decoder.decode(lane.pipe.recv_bytes())
                 if message.error is not None:
                     raise ReadError(message.error)
                 if message.last:
                     if message.tables:
                         self.tables = message.tables
                     return
-                events = unpacker.unpack(pipe.recv_bytes())
+                data = lane.take(message.size) if message.size else lane.pipe.recv_bytes()
             except (EOFError, ConnectionError):
                 raise ReadError("a decoding process ended early", hint="run again with --jobs 1 to see why") from None
-            yield Part(message.input, events, message.records, message.faults, message.done)
+            yield Part(message.input, unpacker.unpack(data), message.records, message.faults, message.done)
 
     def _here(self, unit: Unit, pool: dict[object, object]) -> Iterator[Part]:
         """Standard input is this process's own: other processes see an empty one. Its events are interned like the workers'."""
@@ -128,8 +172,8 @@ class Workers:
         self.tables = self.tables or list(normalising.intern.enrich.tables)
 
     def close(self) -> None:
-        for pipe in self._pipes:
-            pipe.close()
+        for lane in self._lanes:
+            lane.pipe.close()
         for process in self._processes:
             if not self._done:
                 process.terminate()  # what it still has nobody wants
@@ -137,3 +181,5 @@ class Workers:
             if process.is_alive():
                 process.kill()
                 process.join()
+        for lane in self._lanes:
+            lane.memory.close()

@@ -156,6 +156,8 @@ _EXACT: dict[str, tuple[Kind, str, tuple[Tag, ...]]] = {
     "org.enable_two_factor_requirement": (Kind.POLICY_CHANGE, "admin", (Tag.DEFENCE_CHANGE,)),
     "org.disable_two_factor_requirement": (Kind.POLICY_CHANGE, "admin", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)),
     "business.disable_two_factor_requirement": (Kind.POLICY_CHANGE, "admin", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)),
+    "org.enable_oauth_app_restrictions": (Kind.POLICY_CHANGE, "admin", (Tag.DEFENCE_CHANGE,)),
+    "org.disable_oauth_app_restrictions": (Kind.POLICY_CHANGE, "admin", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)),
     "two_factor_authentication.enabled": (Kind.FACTOR_CHANGE, "auth", (Tag.FACTOR_ADD,)),
     "two_factor_authentication.disabled": (Kind.FACTOR_CHANGE, "auth", (Tag.FACTOR_REMOVE, Tag.DEFENCE_WEAKEN)),
     "two_factor_authentication.recovery_code_used": (Kind.FACTOR_CHANGE, "auth", ()),

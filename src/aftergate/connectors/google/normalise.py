@@ -24,7 +24,8 @@ SLUG: Final = "google.workspace"
 
 _DEFENCE = re.compile(
     r"2-?step|two.?step|2sv|mfa|session|password|less secure|api (access|control)|audit|alert|recovery|advanced protection|security code"
-    r"|oauth|third.party|dlp|data protection|context.aware|login challenge|spoof|phish|attachment safety",
+    r"|oauth|third.party|dlp|data protection|context.aware|login challenge|spoof|phish|attachment safety"
+    r"|deep ?scanning|sandbox|delayed ?delivery|suspicious ?email|malware|spam ?filter",
     re.IGNORECASE,
 )
 _SHARING = re.compile(r"shar(e|ing)|outside|external|public", re.IGNORECASE)

@@ -332,9 +332,13 @@ class Audit:
         kind, first_party = kind_of(user.username, session)
         name = mail(user.username) or user.username
         person = mail(session) if session and "@" in session else None
-        actor = self.intern.actor(
-            name, unique((text(user.uid), person, canonical, first("principalId")), name), kind, first_party=first_party
-        )
+        if person is not None and canonical is not None and ":role/" in canonical:
+            # EKS: the uid is the role's too, and colleagues take the same role
+            actor = self.intern.actor(name, unique((person,), name), kind, role=canonical, first_party=first_party)
+        else:
+            actor = self.intern.actor(
+                name, unique((text(user.uid), person, canonical, first("principalId")), name), kind, first_party=first_party
+            )
         params = kept({"accessKeyId": first("accessKeyId"), "arn": arn, "canonicalArn": canonical, "sessionName": session})
         found = Caller(
             actor,

@@ -65,6 +65,7 @@ OPERATIONS: Final[tuple[tuple[str, Kind, str, tuple[Tag, ...]], ...]] = (
     ("/runcommands/write", Kind.OTHER, "execute", (Tag.REMOTE_EXEC,)),
     ("/virtualmachines/extensions/write", Kind.OTHER, "execute", (Tag.REMOTE_EXEC,)),
     ("/virtualmachinescalesets/extensions/write", Kind.OTHER, "execute", (Tag.REMOTE_EXEC,)),
+    ("/galleries/applications/versions/write", Kind.OTHER, "execute", (Tag.REMOTE_EXEC,)),
     ("/serialports/connect/action", Kind.OTHER, "execute", (Tag.REMOTE_EXEC,)),
     ("/runbooks/publish/action", Kind.OTHER, "execute", (Tag.REMOTE_EXEC,)),
     ("/runbooks/draft/write", Kind.OTHER, "execute", (Tag.REMOTE_EXEC,)),
@@ -89,6 +90,9 @@ OPERATIONS: Final[tuple[tuple[str, Kind, str, tuple[Tag, ...]], ...]] = (
     ("/galleries/share/action", Kind.CONFIG_CHANGE, "admin", (Tag.SHARE_CHANGE,)),
     ("/storageaccounts/write", Kind.CONFIG_CHANGE, "write", ()),
     ("/storageaccounts/write [opened]", Kind.CONFIG_CHANGE, "write", (Tag.SHARE_CHANGE,)),
+    ("/storageaccounts/write [weakened]", Kind.CONFIG_CHANGE, "write", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)),
+    ("/blobservices/write", Kind.CONFIG_CHANGE, "write", ()),
+    ("/blobservices/write [weakened]", Kind.CONFIG_CHANGE, "write", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)),
     ("/containers/write [opened]", Kind.CONFIG_CHANGE, "write", (Tag.SHARE_CHANGE,)),
     ("microsoft.cognitiveservices/accounts/deployments/write", Kind.CONFIG_CHANGE, "write", (Tag.AI_ENABLE,)),
     ("microsoft.cognitiveservices/accounts/write", Kind.CONFIG_CHANGE, "write", (Tag.AI_ENABLE,)),
@@ -170,6 +174,8 @@ class Activity:
         name = _cased(operation)
         if _opens(operation.lower(), body):
             name += " [opened]"
+        elif _weakens(operation.lower(), body):
+            name += " [weakened]"
         action = self._interner.action(SLUG, name, _spec)
         requester = mapping(identity.get("requester"))
         actor = self._actor(record, claims, identity, requester, tenant)
@@ -347,6 +353,17 @@ def _opens(operation: str, body: dict[str, Any]) -> bool:
         return properties.get("allowBlobPublicAccess") is True or mapping(properties.get("networkAcls")).get("defaultAction") == "Allow"
     if operation.endswith("/containers/write"):
         return str(properties.get("publicAccess") or "None").lower() not in ("none", "")
+    return False
+
+
+def _weakens(operation: str, body: dict[str, Any]) -> bool:
+    """True for a write that ends versions or undeletion of stored data, or lets account keys open it again."""
+    properties = mapping(body.get("properties"))
+    if operation.endswith("/storageaccounts/write"):
+        return properties.get("allowSharedKeyAccess") is True
+    if operation.endswith("/blobservices/write"):
+        kept = [mapping(properties.get(name)).get("enabled") for name in ("deleteRetentionPolicy", "containerDeleteRetentionPolicy")]
+        return properties.get("isVersioningEnabled") is False or False in kept
     return False
 
 
