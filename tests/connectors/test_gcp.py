@@ -129,6 +129,21 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("a sink goes", entry("logging", "google.logging.v2.ConfigServiceV2.DeleteSink"), {"tags": ["defence.change", "defence.weaken"]}),
     ("sinks are looked at", entry("logging", "google.logging.v2.ConfigServiceV2.ListSinks"), {"kind": "discovery"}),
     ("a model is asked", entry("aiplatform", "google.cloud.aiplatform.v1.PredictionService.Predict"), {"tags": ["ai.invoke"]}),
+    (
+        "a tunnel to a machine",
+        entry("iap", "AuthorizeUser", authorizationInfo=[{"permission": "iap.tunnelInstances.accessViaIAP", "granted": True}]),
+        {"action": "iap.AuthorizeUser:tunnel", "tags": ["remote.exec"]},
+    ),
+    (
+        "a web application behind the proxy",
+        entry("iap", "AuthorizeUser", authorizationInfo=[{"permission": "iap.webServiceVersions.accessViaIAP", "granted": True}]),
+        {"action": "iap.AuthorizeUser", "tags": None},
+    ),
+    (
+        "an invitation to own a project",
+        entry("cloudresourcemanager", "InsertProjectOwnershipInvite", request={"member": "user:x@away.example"}),
+        {"tags": ["privilege.grant", "share.change"], "target": "projects/brass-1"},
+    ),
     ("keys put on a machine", entry("compute", "v1.compute.instances.setMetadata"), {"tags": ["remote.exec"]}),
     ("machines are listed", entry("compute", "v1.compute.instances.list"), {"klass": "compute:discover", "kind": "discovery"}),
     (

@@ -124,6 +124,7 @@ TABLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"action": "api.request", "request_method": "get", "url_path": "/repos/brasshollow/api/pulls/17", "status_code": 404},
         {"action": "api GET /repos/{name}/{name}/pulls/{id}", "error": "404", "klass": "github-api:read"},
     ),
+    ("anybody's app may ask for access", {"action": "org.disable_oauth_app_restrictions"}, {"tags": ["defence.change", "defence.weaken"]}),
     ("an unknown action still has a family", {"action": "novelty.remove_thing"}, {"kind": "other", "klass": "github-novelty:delete"}),
 ]
 

@@ -159,6 +159,13 @@ def test_a_share_tells_visibility_and_whose_domain():
         ),
         ("admin", entry("INBOUND_SSO_PROFILE_CREATED"), Kind.TRUST_CHANGE, {Tag.TRUST_CHANGE}, None),
         ("admin", entry("CHANGE_APPLICATION_SETTING", SETTING_NAME="2-Step Verification"), Kind.POLICY_CHANGE, {Tag.DEFENCE_CHANGE}, None),
+        (
+            "admin",
+            entry("CHANGE_APPLICATION_SETTING", SETTING_NAME="deep_scanning_enabled"),
+            Kind.POLICY_CHANGE,
+            {Tag.DEFENCE_CHANGE},
+            None,
+        ),
         ("admin", entry("CHANGE_CALENDAR_SETTING", SETTING_NAME="SHARING_OUTSIDE_DOMAIN"), Kind.POLICY_CHANGE, {Tag.SHARE_CHANGE}, None),
         ("admin", entry("ALERT_CENTER_DELETE_ALERT"), Kind.POLICY_CHANGE, {Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN}, None),
         ("user_accounts", entry("2sv_enroll"), Kind.FACTOR_CHANGE, {Tag.FACTOR_ADD}, None),

@@ -219,3 +219,22 @@ def test_refusals(change: dict[str, Any], error: type[Exception]) -> None:
 def test_wrong_types_only_reject() -> None:
     """Whatever stands in a field, nothing but a refusal comes out."""
     assert survives(AUDIT, [line for _, line, _ in TABLE[1:19:2]]) > 1000
+
+
+def test_a_role_that_colleagues_share_is_no_name_of_theirs() -> None:
+    """On EKS the uid and the role are those of everybody who takes the role: only the session's e-mail tells the person."""
+    actors = []
+    for person in ("ada@brasshollow.example", "mira@brasshollow.example"):
+        role = "arn:aws:iam::111111111111:role/Developer"
+        extra = {
+            "arn": [f"arn:aws:sts::111111111111:assumed-role/Developer/{person}"],
+            "canonicalArn": [role],
+            "sessionName": [person],
+            "principalId": ["AROA"],
+        }
+        user = {"username": person, "uid": "aws-iam-authenticator:111:AROA", "extra": extra}
+        actor = event(AUDIT, record("get", "pods", user)).actor
+        assert actor.kind == "human"
+        assert actor.role == role
+        actors.append({actor.id, *actor.names})
+    assert not actors[0] & actors[1]

@@ -671,6 +671,23 @@ AZURE: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ),
         {"action.tags": frozenset({Tag.PRIVILEGE_GRANT}), "id": "ev-1", "target": "sp-3", "d.params.role": "r"},
     ),
+    (
+        azure(
+            "Microsoft.Storage/storageAccounts/blobServices/write",
+            properties={"requestbody": text({"properties": {"isVersioningEnabled": False}})},
+        ),
+        {
+            "action.name": "microsoft.storage/storageaccounts/blobservices/write [weakened]",
+            "action.tags": frozenset({Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN}),
+        },
+    ),
+    (
+        azure(
+            "Microsoft.Storage/storageAccounts/blobServices/write",
+            properties={"requestbody": text({"properties": {"isVersioningEnabled": True}})},
+        ),
+        {"action.tags": frozenset()},
+    ),
     (azure("microsoft.insights/diagnosticSettings/delete"), {"action.tags": frozenset({Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN})}),
     (azure("Microsoft.Storage/storageAccounts/listKeys/action", resultType="Failed"), {"kind": Kind.SECRET_READ, "shape.error": "Failed"}),
     (

@@ -76,3 +76,9 @@ def test_seconds_milliseconds_and_microseconds_are_told_apart_by_size(value: flo
 def test_numbers_that_are_no_time_are_refused(value: float) -> None:
     with pytest.raises(Reject):
         from_epoch(value)
+
+
+def test_sums_of_times_print_whatever_they_come_to() -> None:
+    """A record dated 9999 with a lifetime on top."""
+    assert to_iso(10**18) == "9999-12-31T23:59:59.999Z"
+    assert to_iso(-(10**18)) == "0001-01-01T00:00:00Z"

@@ -243,11 +243,11 @@ class Detection(Rule):
         return None
 
     def _alike(self, episode: _Episode, new: dict[str, float]) -> int:
-        """How many others of its kind have the same habit and did none of the new things before."""
+        """How many others of its kind have the same habit, beside signing in, and did none of the new things before."""
         identity, start = episode.identity, episode.start
         first = episode.news[0].event
         group = f"{first.source} {first.actor.kind}"
-        habit = [klass for klass, since in identity.klasses.items() if since < start]
+        habit = [klass for klass, since in identity.klasses.items() if since < start and not klass.endswith(":auth")]
         shared: dict[str, int] = {}
         for klass in habit:
             for name in self.peers.get((klass, group), ()):
@@ -256,7 +256,8 @@ class Detection(Rule):
         found = 0
         for name, count in shared.items():
             peer = self.world.identities.get(name)
-            if peer is None or count * 2 < len(habit) + len(peer.klasses) - count or peer.count < 20 or peer.last < start - 7 * DAY_MS:
+            other = sum(not klass.endswith(":auth") for klass in peer.klasses) if peer is not None else 0
+            if peer is None or count * 2 < len(habit) + other - count or peer.count < 20 or peer.last < start - 7 * DAY_MS:
                 continue
             if any(peer.klasses.get(klass, start + 1) <= start for klass, weight in new.items() if weight >= 1):
                 return 0  # somebody like it does

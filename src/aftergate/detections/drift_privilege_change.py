@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from msgspec import Struct
+
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.conduct import Practice, automation, band, began, is_person, is_self, place_of, refused, session_key, statements
 from aftergate.detections.reasoning import established, span, when, who
 from aftergate.lineage.state import HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Event, Tag
+from aftergate.vocabulary import Event, Kind, Tag
 
 _TOP = re.compile(
     r"administratoraccess|iamfullaccess|poweruseraccess|organizationsfullaccess|clusteradminpolicy|eksadminpolicy|global administrator|company administrator|"
@@ -37,6 +39,16 @@ _AZURE = {  # built-in roles, https://learn.microsoft.com/azure/role-based-acces
     "acdd72a7-3385-48ef-bd42-f606fba81ae7": (1, "Reader"),
 }
 _ATTEMPTS_MS = 2 * HOUR_MS
+_TAKEN_MS = HOUR_MS  # a role taken this soon after its rights were given was strengthened for the taker
+
+
+class _Given(Struct):
+    """Rights that an identity gave to a role."""
+
+    event: Event
+    key: str
+    points: int  # without what a pipeline takes off: whoever takes the role by hand is none
+    reasons: list[str]
 
 
 class Detection(Rule):
@@ -59,14 +71,21 @@ class Detection(Rule):
         blind=("A stolen pipeline that gives rights as it always does looks like the pipeline.", "Custom roles are weighed by their names when the log shows no content."),
         recommended=("Take back the rights that were given", "End the session that gave them", "Ask the giver by another channel, then reset the credential"),
     )
-    subscriptions = (on(tags=[Tag.PRIVILEGE_GRANT]),)
+    subscriptions = (
+        on(tags=[Tag.PRIVILEGE_GRANT]),
+        on(kinds=[Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE], sources=("aws.",)),  # one look-up each
+    )
 
     def start(self) -> None:
         self.practice = Practice()
         self.refused: dict[str, list[tuple[int, str]]] = {}
+        self.given: dict[tuple[str, str], _Given] = {}  # giver and role
 
     def step(self, event: Event, facts: Facts) -> None:
         identity = facts.identity
+        if Tag.PRIVILEGE_GRANT not in event.action.tags:
+            self._taken(event, facts)
+            return
         if event.actor.first_party or event.actor.kind == "service":
             return
         weight, what = _weight(event)
@@ -114,6 +133,8 @@ class Detection(Rule):
             traps.append("gives rights on other days too")
         elif weight < 3 and not tries and established(identity, event.time) and not place.score:
             points -= 1
+        if event.source.startswith("aws.") and target is not None and ":role/" in target.id and not habit and event.agent.kind != "service":
+            self.given[identity.id, target.id] = _Given(event, session_key(identity, event), points + (2 if machine and not place.score else 0), reasons)
         severity = band(points)
         if severity is None:
             return
@@ -128,6 +149,27 @@ class Detection(Rule):
             subject=subject_of(identity, event),
             evidence=tries,
             traps=traps,
+        )
+
+    def _taken(self, event: Event, facts: Facts) -> None:
+        """A role is taken: by the one who has just given it rights?"""
+        given = self.given.pop((facts.identity.id, event.target or ""), None) if self.given and event.ok else None
+        if given is None or event.time - given.event.time > _TAKEN_MS or automation(self.world, event, facts.session or facts.life):
+            return
+        severity = band(given.points + 1 + (event.agent.kind == "tool"))
+        if severity is None or event.target is None:
+            return
+        later = span(event.time - given.event.time)
+        self.report(
+            given.key,
+            event,
+            severity=severity,
+            narrative=(
+                f"{who(event)} gave rights to {event.target.rpartition('/')[2]} at {when(given.event.time)} and took the role itself {later} later: "
+                f"{'; '.join(r for r in given.reasons if r)}."
+            ),
+            subject=subject_of(facts.identity, event, credentials=event.d.issued),
+            evidence=[given.event.id],
         )
 
 

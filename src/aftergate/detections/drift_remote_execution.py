@@ -147,8 +147,8 @@ def _weight(event: Event) -> tuple[int, str]:
             return 3, "a shell was opened in a container"
         if "serialport" in name:
             return 3, "a serial console was opened"
-        if name == "iap.AuthorizeUser":
-            return 2, "a tunnel to a machine was opened"
+        if name == "iap.AuthorizeUser:tunnel":
+            return 1, "a tunnel to a machine was opened"  # the machine still asks for its own login
         return (1, name) if event.action.service not in ("cloudfunctions", "run") else (1, "the code of a function was replaced")
     if event.source == "kubernetes.audit":
         if "portforward" in name or "proxy" in name:

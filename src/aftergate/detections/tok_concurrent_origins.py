@@ -65,7 +65,6 @@ class Detection(Rule):
         self.judged: dict[tuple[str, str, Agent, str | None], int] = {}
 
     def step(self, event: Event, facts: Facts) -> None:
-        origin = event.origin
         if facts.identity.actor.first_party:
             return
         if facts.has(Bit.SWITCH) and facts.life is not None and _joins(event, facts.life):
@@ -162,10 +161,11 @@ class Detection(Rule):
         if not roaming and len(hosts) >= 2 and hosts[-1].start - hosts[-2].end < HOUR_MS:
             score += 1
             signs.append("changes within the hour")
-        if guest.new:
+        began_with = identity.net_first.get(guest.origin.net, guest.start) - identity.first < DAY_MS  # then nothing is known to be new
+        if guest.new and not began_with:
             score += 1
             signs.append("a network new for the identity")
-        else:
+        elif not guest.new:
             score -= 2
         if life.mint is not None and life.mint.detail is not None and life.mint.detail.run is not None:
             score -= 2  # runners roam and hand their session to a second stage

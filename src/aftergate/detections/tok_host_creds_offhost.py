@@ -7,7 +7,8 @@ import re
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
-from aftergate.detections.reasoning import place, same_place, who
+from aftergate.detections.reasoning import novelty, place, same_place, who
+from aftergate.lineage.state import DAY_MS, Mint
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Origin, Severity, Shape
 
@@ -17,6 +18,7 @@ _FUNCTION = re.compile(r"(?:aws:ec2-instance|ecs-tasks|eks-pod-identity|AWSCodeB
 _CLOUD_OF = {"aws": "aws", "gcp": "gcp"}
 _AGENT_CHANNELS = frozenset({"ssmmessages", "ec2messages"})  # the management agent on the machine itself
 _OUTSIDE = frozenset({"hosting", "vpn", "tor", "isp", "mobile", "relay"})
+_POD = "system:serviceaccount:"
 USUAL = 3  # other identities that make a network the organisation's way out
 
 
@@ -103,7 +105,10 @@ class Detection(Rule):
         if any(same_place(origin, u.origin) for u in before) or self._own(event, facts, origin):
             return
         if not inside and not _INSTANCE.search(host):
-            return  # never seen in its cloud: what its place is stays open
+            # never seen in this cloud: what its place is stays open, unless a cluster elsewhere had one for days
+            if _POD in host and event.time - before[0].time >= DAY_MS and novelty((u.origin for u in before), origin)[0] >= 2:
+                self._tell(host, event, facts, before[0], "high", away=origin)
+            return
         if origin.known or (origin.network == "private" and origin.trustworthy and event.agent.family not in {u.agent for u in before}):
             home = inside[0] if inside else before[0]
             self._tell(host, event, facts, home, "high", away=origin)
@@ -159,25 +164,32 @@ def _inside(origin: Origin, cloud: str) -> bool:
     return origin.network in ("cloud", "service") or (origin.network == "private" and (cloud != "aws" or not origin.trustworthy))
 
 
+def _pod(mint: Event | Mint) -> str | None:
+    """The cluster's service account whose token was exchanged for the role: each pod of it gets new sessions, and works where its cluster is."""
+    account, detail = mint.shape.actor.id, mint.detail
+    if not account.startswith(_POD):
+        account = (detail.subject or "") if detail is not None else ""
+    if not account.startswith(_POD):
+        return None
+    issuer = (detail.issuer or "") if detail is not None else ""
+    return f"{issuer.rpartition('/')[2]}/{account}"
+
+
 def _host_of(event: Event, facts: Facts) -> str | None:
     """The machine or attached account whose credentials these are, or None."""
     session = event.session
     if event.source.startswith("aws."):
         if session is None:
-            return None
+            return _pod(event) if event.d.grant == "web_identity" else None  # the pod's token is shown
         if _INSTANCE.search(session) or _FUNCTION.search(session):
             return session
         mint = facts.life.mint if facts.life is not None else None
         if mint is not None and event.credential is not None:
             giver = mint.shape.actor
-            issuer = (mint.detail.issuer or mint.detail.subject or "") if mint.detail is not None else ""
-            if (
-                giver.kind == "service"
-                or "system:serviceaccount:" in issuer
-                or "oidc.eks." in issuer
-                or giver.id.startswith("system:serviceaccount:")
-            ):
+            if giver.kind == "service":
                 return session
+            if mint.grant == "web_identity":
+                return _pod(mint)
         return None
     if (
         event.source == "gcp.audit"

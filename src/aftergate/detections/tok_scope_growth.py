@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, when, who
+from aftergate.lineage.state import Life
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Subject, Tag
 
+ANCESTORS = 5000  # generations of a family looked back
 HISTORY = 3  # grants of one client before a new scope means growth
 SPREAD = 3  # other identities with the same scope through the same client: the application's new version
 _ADMIN = re.compile(
@@ -45,6 +47,7 @@ class Grants(Struct):
     event: str
     last: tuple[str, ...] = ()  # the scopes of the last grant
     told: bool = False
+    exchanged: set[str] = field(default_factory=set)  # scopes that exchanges gave
 
 
 @lru_cache(maxsize=20_000)
@@ -74,6 +77,8 @@ class Detection(Rule):
         nhi=("NHI5",),
         needs=(("scopes",),),
         traps=(
+            "An exchange for another service, which has scopes of its own and gives them each time.",
+            "A refresh that asks for less, and a later one for the whole grant again.",
             "New claims about the person (profile, phone) and further reading rights weigh nothing.",
             "A new version of an application: other people have granted it the same right, so it is the application's growth, not this grant's.",
             "A suite's incremental consent by a person, below administration: low.",
@@ -119,7 +124,7 @@ class Detection(Rule):
                 if weight(scope) >= 2:
                     self.holders.setdefault((client, scope), set()).add(facts.identity.id)
         if held is None:
-            self.grants[key] = Grants(1, event.time, scopes, heavy, event.id, detail.scopes)
+            held = self.grants[key] = Grants(1, event.time, scopes, heavy, event.id, detail.scopes)
         else:
             held.count += 1
             held.last = detail.scopes
@@ -127,6 +132,8 @@ class Detection(Rule):
             held.weight = max(held.weight, heavy)
             if len(held.scopes) < 400:
                 held.scopes |= scopes
+        if event.kind is Kind.TOKEN_EXCHANGE and len(held.exchanged) < 400:
+            held.exchanged |= scopes
 
     def _judge(self, event: Event, facts: Facts, held: Grants, scopes: set[str], client: str, consent: bool) -> None:
         parent = facts.life.mint.detail if facts.life is not None and facts.life.mint is not None else None
@@ -135,6 +142,10 @@ class Detection(Rule):
         if parent is not None and parent.scopes and event.kind in _CHAINED:
             most = max(weight(s) for s in parent.scopes)
             more = sorted(s for s in scopes - set(parent.scopes) if weight(s) > max(most, 1))
+            if event.kind is Kind.TOKEN_EXCHANGE:
+                more = [s for s in more if s not in held.exchanged]  # another audience has other scopes, and the client gets them each time
+            elif more:
+                more = self._never(more, facts.life)
             beyond = bool(more) and (event.kind is Kind.TOKEN_REFRESH or most > 0)
             fresh = more if beyond else fresh
         found = self.book.get(self.meta.slug, self._key(facts, client, consent))
@@ -171,6 +182,17 @@ class Detection(Rule):
         )
         self.raised[made.id] = tuple(fresh)
         held.told = True
+
+    def _never(self, scopes: list[str], life: Life | None) -> list[str]:
+        """Those that no token before it in its family had. A refresh may ask for less and for all again: the grant stays whole (RFC 6749, 6)."""
+        for _ in range(ANCESTORS):
+            mint = life.mint if life is not None else None
+            if mint is None or not scopes:
+                break
+            if mint.detail is not None:
+                scopes = [s for s in scopes if s not in mint.detail.scopes]
+            life = self.world.lives.get(mint.parent or "")
+        return scopes
 
     def _key(self, facts: Facts, client: str, consent: bool) -> str:
         return f"{client or facts.identity.id}|{'consent' if consent else facts.identity.id}"

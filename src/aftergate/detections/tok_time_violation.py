@@ -31,6 +31,7 @@ class Detection(Rule):
         traps=(
             "Clocks that differ by up to five minutes.",
             "Entra tokens with continuous access evaluation live up to 28 hours.",
+            "Vault service tokens, whose end every renewal moves.",
             "Records that arrive late: only the event's own time counts.",
             "Pod tokens that kubelet fetches hourly are accepted for a year by design.",
         ),
@@ -50,19 +51,23 @@ class Detection(Rule):
     def step(self, event: Event, facts: Facts) -> None:
         detail = event.detail
         now = event.time
+        # a service token's lifetime starts anew at each renewal, and Vault refuses it after: only a batch token's end is fixed
+        moves = event.source.startswith("vault") and (detail is None or detail.credential_type != "batch")
         if detail is not None and (detail.token_issued_at is not None or detail.token_expires_at is not None):
             issued, end = detail.token_issued_at, detail.token_expires_at
             if detail.issued or "introspect" in event.action.name:
                 return  # the times are of a token being issued, or of one that somebody asks about
             if issued is not None and issued > now + SKEW_MS:
                 self._tell(event, facts, "before", issued)
+            elif moves:
+                return
             elif end is not None and now > end + SKEW_MS:
                 self._tell(event, facts, "after", end)
             elif end is None and issued is not None and now > issued + LONGEST_MS and event.source.startswith(_ENTRA):
                 self._tell(event, facts, "old", issued)
             return
         life = facts.life
-        if life is None:
+        if life is None or moves:
             return
         mint = life.mint
         if mint is None or now - mint.time <= GRACE_MS:

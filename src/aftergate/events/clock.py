@@ -101,7 +101,8 @@ def from_epoch(value: float) -> int:
 
 
 def to_iso(ms: int) -> str:
-    """`2026-02-16T10:00:04.476Z`; whole seconds print without a fraction."""
+    """`2026-02-16T10:00:04.476Z`; whole seconds print without a fraction. What lies outside the years 1 to 9999 prints as their end."""
+    ms = min(max(ms, _FIRST), _LAST)
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     text = moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]
     return f"{text}.{ms % 1000:03d}Z" if ms % 1000 else f"{text}Z"

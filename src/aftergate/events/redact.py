@@ -28,7 +28,9 @@ SECRET_KEYS: Final = frozenset(
 _NAMES: Final = ("name", "Name", "key", "displayName")
 _VALUES: Final = frozenset({"value", "oldvalue", "newvalue", "stringvalue", "old", "new"})
 # Environment variables, as programs name them.
-_VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]*_(?:PASSWORD|PASSWD|PWD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|TOKEN|API_KEY|PRIVATE_KEY|CREDENTIALS)")
+_VARIABLE: Final = re.compile(
+    r"[A-Z][A-Z0-9_]*_(?:PASSWORD|PASSWD|PWD|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|TOKEN|API_KEY|PRIVATE_KEY|CREDENTIALS)"
+)
 _STRIP: Final = str.maketrans("", "", "_-. ")
 
 # A quoted key up to its value. In JSON text that is itself a string the quotes carry backslashes, a fixed number at each depth.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
+from typing import TypeVar
+
 import msgspec
 from msgspec import Struct
 
@@ -9,18 +13,7 @@ from aftergate.events.interning import Interner
 from aftergate.vocabulary import Action, Actor, Agent, Detail, Event, Kind, Origin, Shape, Tag
 
 
-class _Row(Struct, array_like=True, gc=False):
-    time: int
-    id: str
-    shape: int
-    credential: str | None
-    session: str | None
-    target: str | None
-    size: int
-    known_at: int
-    part: int
-    detail: Detail | None
-    token: str | None = None
+T = TypeVar("T")
 
 
 class _ShapeRow(Struct, array_like=True, gc=False):
@@ -53,7 +46,20 @@ class _Batch(Struct, array_like=True):
     origins: list[Origin]
     agents: list[Agent]
     shapes: list[_ShapeRow]
-    rows: list[_Row]
+    # one column for each field of Event; None where every event has the default
+    time: list[int]
+    id: list[str]
+    shape: list[int]
+    texts: list[str | None]  # what credential, session and target number; 0 is none
+    credential: list[int] | None
+    session: list[int] | None
+    target: list[int] | None
+    size: list[int] | None
+    known_at: list[int] | None
+    part: list[int] | None
+    details: list[Detail | None]  # what `detail` numbers; 0 is none
+    detail: list[int] | None
+    token: list[str | None] | None
 
 
 class Packer:
@@ -66,15 +72,32 @@ class Packer:
         self._encode = msgspec.msgpack.Encoder().encode
 
     def pack(self, events: list[Event]) -> bytes:
-        batch = _Batch([], [], [], [], [], [])
+        batch = _Batch([], [], [], [], [], [], [], [], [None], None, None, None, None, None, None, [None], None, None)
         numbers = self._numbers
-        rows = batch.rows
+        shapes = batch.shape
         for e in events:
             shape = e.shape
             number = numbers.get(shape)
-            if number is None:
-                number = self._shape(shape, batch)
-            rows.append(_Row(e.time, e.id, number, e.credential, e.session, e.target, e.size, e.known_at, e.part, e.detail, e.token))
+            shapes.append(self._shape(shape, batch) if number is None else number)
+        batch.time = [e.time for e in events]
+        batch.id = [e.id for e in events]
+        texts: dict[str | None, int] = {None: 0}
+        for name in ("credential", "session", "target"):
+            values = [getattr(e, name) for e in events]
+            if any(value is not None for value in values):
+                setattr(batch, name, [texts.setdefault(value, len(texts)) for value in values])
+        batch.texts = list(texts)
+        details: dict[Detail | None, int] = {None: 0}  # by identity: a detail that events share goes over once
+        column = [details.setdefault(e.detail, len(details)) for e in events]
+        if len(details) > 1:
+            batch.detail, batch.details = column, list(details)
+        for name in ("size", "known_at", "part"):
+            counts = [getattr(e, name) for e in events]
+            if any(counts):
+                setattr(batch, name, counts)
+        tokens = [e.token for e in events]
+        if any(token is not None for token in tokens):
+            batch.token = tokens
         return self._encode(batch)
 
     def _number(self, kind: int, value: object) -> int:
@@ -145,5 +168,22 @@ class Unpacker:
                     s.client_name, s.resource, s.device, s.silent, s.account,
                 )
             )
-        shapes = self._shapes
-        return [Event(r.time, r.id, shapes[r.shape], r.credential, r.session, r.target, r.size, r.known_at, r.part, r.detail, r.token) for r in batch.rows]
+        def lookup(values: list[T], column: list[int] | None) -> Iterable[T | None]:
+            return repeat(None) if column is None else map(values.__getitem__, column)
+
+        return list(
+            map(
+                Event,
+                batch.time,
+                batch.id,
+                map(self._shapes.__getitem__, batch.shape),
+                lookup(batch.texts, batch.credential),
+                lookup(batch.texts, batch.session),
+                lookup(batch.texts, batch.target),
+                batch.size if batch.size is not None else repeat(0),
+                batch.known_at if batch.known_at is not None else repeat(0),
+                batch.part if batch.part is not None else repeat(0),
+                lookup(batch.details, batch.detail),
+                batch.token if batch.token is not None else repeat(None),
+            )
+        )

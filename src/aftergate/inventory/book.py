@@ -251,6 +251,8 @@ class _Plan(msgspec.Struct, frozen=True):
     length_ms: int
 
     def holds(self, moment: int) -> bool:
+        if not -62_000_000_000_000 < moment < 253_000_000_000_000:
+            return False  # a wrong clock, in the year 5 or 9987: days around it cannot be told
         local = datetime.fromtimestamp(moment / 1000, UTC).astimezone(self.zone)
         if self.at is None:
             return self._on(local.date())

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 
-SLOT = 256 << 10  # bytes of one part's events; a part that needs more goes through the pipe
-SLOTS = 64  # parts that a worker may be ahead
+BATCH = 2_000  # events in a message
+SLOT = 1 << 20  # bytes of one part's events; a part that needs more goes through the pipe
+SLOTS = 16  # parts that a worker may be ahead
 
 
 class _Message(Struct, array_like=True):
@@ -76,9 +77,28 @@ class _Lane(Struct):
         return data
 
 
+def _larger(parts: Iterator[Part]) -> Iterator[Part]:
+    """Parts of one unit joined to about BATCH events: each message has its price."""
+    held: Part | None = None
+    for part in parts:
+        if held is None:
+            held = part
+        else:
+            held.events.extend(part.events)
+            held.faults.extend(part.faults)
+            held.done = part.done
+            for slug, count in part.records.items():
+                held.records[slug] = held.records.get(slug, 0) + count
+        if len(held.events) >= BATCH:
+            yield held
+            held = None
+    if held is not None:
+        yield held
+
+
 def _work(lane: _Lane, inputs: Sequence[Input], todo: Sequence[Unit], options: Options) -> None:
     """A worker's life: decode its units in order, send each part, end."""
-    import gc  # noqa: PLC0415  (worker only)
+    import gc
 
     gc.disable()
     packer = Packer()
@@ -87,7 +107,7 @@ def _work(lane: _Lane, inputs: Sequence[Input], todo: Sequence[Unit], options: O
     try:
         normalising = Normalising(Interner(make_enricher(options)), options.source)
         for unit in todo:
-            for part in decode(normalising, unit.input, inputs[unit.input], unit.start, unit.end):
+            for part in _larger(decode(normalising, unit.input, inputs[unit.input], unit.start, unit.end)):
                 data = packer.pack(part.events)
                 size = lane.put(data)
                 pipe.send_bytes(encode(_Message(part.input, part.records, part.faults, part.done, size)))

@@ -198,7 +198,7 @@ def operation(service: str, method: str) -> Operation:
     first = words[0] if words[0] not in ("docker", "batch", "internal") else words[1] if len(words) > 1 else words[0]
     read = _READ_WORDS.get(first)
     deletes = first in _DELETE_WORDS
-    if service == "ssh-serialport" or (service == "iap" and lower == "authorizeuser"):
+    if service == "ssh-serialport" or (service == "iap" and lower == "authorizeuser" and variant == "tunnel"):
         return Kind.OTHER, service, "execute", (Tag.REMOTE_EXEC,)
     if service == "oslogin":
         return (
@@ -381,6 +381,17 @@ class Audit:
             str(resource) + bytes(payload.request).decode("utf-8", "replace")
         ):
             variant = "ai"
+        elif last == "authorizeuser" and any(
+            (text(mapping(item).get("permission")) or "").startswith("iap.tunnel") for item in items(payload.authorization)[:5]
+        ):
+            variant = "tunnel"  # to a machine; web applications behind the proxy ask for every request
+        elif last == "insertprojectownershipinvite":
+            member = text(_object(payload.request).get("member"))
+            if member:
+                facts["roles"], facts["members"] = ["roles/owner"], [member]
+                if resource:
+                    targets.append(Target(resource, "resource"))
+                targets.append(Target(_bare(member), "member", unique((member,), _bare(member))))
         elif last in ("updatesink", "createsink"):
             facts["destination"] = text(_object(payload.request, "sink").get("destination"))
         action = self._action(text(payload.service_name), method, variant)

@@ -90,7 +90,6 @@ OPERATIONS: Final[tuple[tuple[str, Kind, str, tuple[Tag, ...]], ...]] = (
     ("/galleries/share/action", Kind.CONFIG_CHANGE, "admin", (Tag.SHARE_CHANGE,)),
     ("/storageaccounts/write", Kind.CONFIG_CHANGE, "write", ()),
     ("/storageaccounts/write [opened]", Kind.CONFIG_CHANGE, "write", (Tag.SHARE_CHANGE,)),
-    ("/storageaccounts/write [weakened]", Kind.CONFIG_CHANGE, "write", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)),
     ("/blobservices/write", Kind.CONFIG_CHANGE, "write", ()),
     ("/blobservices/write [weakened]", Kind.CONFIG_CHANGE, "write", (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)),
     ("/containers/write [opened]", Kind.CONFIG_CHANGE, "write", (Tag.SHARE_CHANGE,)),
@@ -357,10 +356,8 @@ def _opens(operation: str, body: dict[str, Any]) -> bool:
 
 
 def _weakens(operation: str, body: dict[str, Any]) -> bool:
-    """True for a write that ends versions or undeletion of stored data, or lets account keys open it again."""
+    """True for a write that ends versions or undeletion of stored data."""
     properties = mapping(body.get("properties"))
-    if operation.endswith("/storageaccounts/write"):
-        return properties.get("allowSharedKeyAccess") is True
     if operation.endswith("/blobservices/write"):
         kept = [mapping(properties.get(name)).get("enabled") for name in ("deleteRetentionPolicy", "containerDeleteRetentionPolicy")]
         return properties.get("isVersioningEnabled") is False or False in kept
