@@ -58,7 +58,7 @@ class Detection(Rule):
             "be the usual ones: a stolen token or a subverted job that drains what it may read shows in the amount alone."
         ),
         attack=("T1530", "T1567", "T1213", "AML.T0086"),
-        needs=(("bytes",), ("objects",), ("data_read",)),
+        needs=(("bytes",), ("objects",)),
         traps=(
             "Exports at the end of a month, weekly backups and other jobs with a rhythm: a day that stands out counts only when it breaks the rhythm.",
             "A new identity or application has no norm yet.",

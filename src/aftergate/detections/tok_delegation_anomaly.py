@@ -100,6 +100,8 @@ class Detection(Rule):
         if not event.ok:
             return
         told = event.detail.act if event.detail is not None else ()
+        if not told and event.shape.source.startswith(_ACT):
+            return
         if told and (root := self.same.get((event.shape.actor.id, told))) is not None:
             run = event.session or event.credential
             if run != root.run or event.time // DAY_MS not in root.days:

@@ -6,9 +6,10 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, span, when, who
 from aftergate.lineage.state import HOUR_MS, MINUTE_MS, Death, Life
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event
+from aftergate.vocabulary import Bit, Event, Severity
 
 LAG_MS = 5 * MINUTE_MS  # opaque keys and tokens: caches of the provider
+SPREAD_MS = 2 * HOUR_MS  # a deleted or deactivated key may still work here and there for its usual consumer
 SELF_CONTAINED_MS = HOUR_MS  # a JWT is checked without asking the issuer, so it lives to its end
 CONTINUOUS_MS = 28 * HOUR_MS  # longest access token of Entra; revocation reaches only resources that evaluate continuously
 _SELF_CONTAINED = frozenset({"access_token", "id_token", "k8s_token"})
@@ -30,6 +31,7 @@ class Detection(Rule):
             "Uses from before the revocation whose records arrive late: event time counts.",
             "The provider's lag: five minutes for keys and opaque tokens, an hour or the token's own end for self-contained ones, 28 hours for Entra.",
             "A key that was switched on again.",
+            "A key switched off within the last two hours, used by its usual consumer from its usual place: low.",
         ),
         blind=("Credentials that no log names, and revocations made in systems whose log is not read.",),
         recommended=("Revoke again, one level up: the session, then the grant", "Disable the identity until the credential is refused", "Open a case with the provider"),
@@ -52,9 +54,17 @@ class Detection(Rule):
         lag = event.time - death.time
         if lag <= _allowed(life, death):
             return
+        severity: Severity = "critical"
+        traps: list[str] = []
+        known = any(shape.origin.net == event.shape.origin.net and shape.agent.family == event.shape.agent.family and use.first < death.time for shape, use in life.uses.items())
+        if death.reason != "revoked" and lag <= SPREAD_MS and known:
+            severity = "low"
+            traps.append("a key that was switched off minutes ago, used by its usual consumer: the change may still be spreading")
         self.report(
             life.id,
             event,
+            severity=severity,
+            traps=traps,
             narrative=(
                 f"{'The session' if life.is_session else 'A credential'} of {who(event)}, {death.reason} at {when(death.time)}, was still accepted "
                 f"{span(lag)} later, from {place(event.origin)} with {event.agent.family}."
