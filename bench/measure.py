@@ -17,7 +17,7 @@ from pathlib import Path
 
 def bare(path: Path) -> dict[str, float]:
     """`orjson.loads` of each line, the lines split beforehand; only the parse is counted."""
-    import orjson  # noqa: PLC0415
+    import orjson
 
     loads = orjson.loads
     spent = 0.0
@@ -37,8 +37,8 @@ def bare(path: Path) -> dict[str, float]:
 
 def whole(path: Path, jobs: int) -> dict[str, float]:
     """The whole pipeline, every detection on, findings written. CPU is of this process and of those it started."""
-    from aftergate.pipeline.outputs import conclude, write_findings  # noqa: PLC0415
-    from aftergate.pipeline.scan import Options, scan  # noqa: PLC0415
+    from aftergate.pipeline.outputs import conclude, write_findings
+    from aftergate.pipeline.scan import Options, scan
 
     wall, cpu = time.perf_counter(), time.process_time()
     engine, counts = scan(Options(paths=[path], jobs=jobs, tables=False))

@@ -239,7 +239,9 @@ class Detail(Struct, eq=False, omit_defaults=True):
     spent: str | None = None  # refresh token, code or assertion used up to get `issued`
     family: str | None = None  # refresh family as the issuer names it
     generation: int | None = None
-    grant: str | None = None  # authorization_code, refresh_token, device_code, client_credentials, password, token_exchange, assume_role, web_identity, saml, ...
+    grant: str | None = (
+        None  # authorization_code, refresh_token, device_code, client_credentials, password, token_exchange, assume_role, web_identity, saml, ...
+    )
     token_issued_at: int | None = None  # of the token used
     token_expires_at: int | None = None
     issued_ttl_s: int | None = None

@@ -23,8 +23,8 @@ import yaml
 
 from aftergate.detections.engine import Engine
 from aftergate.events.clock import from_iso
-from aftergate.events.interning import Interner
 from aftergate.events.enrich import Enricher
+from aftergate.events.interning import Interner
 from aftergate.vocabulary import Change, Detail, Event, Finding, Kind, Origin, Tag, Target
 
 _UNIT = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -77,28 +77,61 @@ class Builder:
         service, _, verb = klass.rpartition(":")
         action = self.intern.action(source, action_name, lambda _: (kind, service, verb, tags))
         actor = self.intern.actor(
-            row.pop("actor", "someone"), tuple(row.pop("names", ())), row.pop("actor_kind", "unknown"), row.get("account"), None,
-            row.pop("role", None), row.pop("first_party", False),
+            row.pop("actor", "someone"),
+            tuple(row.pop("names", ())),
+            row.pop("actor_kind", "unknown"),
+            row.get("account"),
+            None,
+            row.pop("role", None),
+            row.pop("first_party", False),
         )
-        origin = self.intern.origin(row.pop("ip", None), row.pop("asn", None), row.pop("country", None), trustworthy=row.pop("trustworthy", True))
+        origin = self.intern.origin(
+            row.pop("ip", None), row.pop("asn", None), row.pop("country", None), trustworthy=row.pop("trustworthy", True)
+        )
         network = row.pop("network", None)
         if network is not None:
             key = (origin, network)
             if key not in self.origins:
                 self.origins[key] = Origin(
-                    origin.ip, origin.net, origin.asn, origin.asn_name, network, origin.provider, origin.country, origin.trustworthy, "table"
+                    origin.ip,
+                    origin.net,
+                    origin.asn,
+                    origin.asn_name,
+                    network,
+                    origin.provider,
+                    origin.country,
+                    origin.trustworthy,
+                    "table",
                 )
             origin = self.origins[key]
         shape = self.intern.shape(
-            source, action, actor, origin, self.intern.agent(row.pop("agent", "")), row.pop("error", None), row.pop("client", None),
-            row.pop("client_name", None), row.pop("resource", None), row.pop("device", None), row.pop("silent", None), row.pop("account", None),
+            source,
+            action,
+            actor,
+            origin,
+            self.intern.agent(row.pop("agent", "")),
+            row.pop("error", None),
+            row.pop("client", None),
+            row.pop("client_name", None),
+            row.pop("resource", None),
+            row.pop("device", None),
+            row.pop("silent", None),
+            row.pop("account", None),
         )
         detail = row.pop("detail", None)
         made = Detail(**self.detail(detail)) if detail else None
         known = row.pop("known_at", None)
         event = Event(
-            time, row.pop("id", name), shape, row.pop("credential", None), row.pop("session", None), row.pop("target", None), row.pop("size", 0),
-            from_iso(str(known)) if known else 0, 0, made,
+            time,
+            row.pop("id", name),
+            shape,
+            row.pop("credential", None),
+            row.pop("session", None),
+            row.pop("target", None),
+            row.pop("size", 0),
+            from_iso(str(known)) if known else 0,
+            0,
+            made,
         )
         if row:
             raise ValueError(f"unknown fields in a case: {sorted(row)}")

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from casebook import load, run
 
 import aftergate.detections as folder
 from aftergate.detections.api import catalogue
 from aftergate.frameworks import check
 from aftergate.vocabulary import RANK
-from casebook import load, run
 
 FOLDER = Path(folder.__file__).parent
 CASES = [(slug, case) for slug in catalogue() for case in load(FOLDER / f"{slug.replace('-', '_')}.cases.yaml")]
@@ -40,7 +40,7 @@ def test_detection_is_whole(slug: str) -> None:
     rule = catalogue()[slug]
     assert rule.__module__.rpartition(".")[2] == slug.replace("-", "_")
     meta = rule.meta
-    assert meta.title and meta.about and meta.traps and meta.needs and meta.recommended
+    assert all((meta.title, meta.about, meta.traps, meta.needs, meta.recommended))
     for name in (*meta.attack, *meta.nhi, *meta.csf):
         assert check(name), f"{name} is in no shipped framework list"
     cases = load(FOLDER / f"{slug.replace('-', '_')}.cases.yaml")

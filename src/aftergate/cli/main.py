@@ -57,7 +57,6 @@ def scan(
     Keycloak, Vault, agent gateways, OCSF and more (`aftergate sources`). NDJSON, JSON, CSV with a JSON column, gzip and zstd are read as they are.
 
     Examples:
-
         aftergate scan logs/ --report report.html
 
         aftergate scan cloudtrail/*.json.gz entra/ --findings findings.jsonl --fail-on high
@@ -99,8 +98,8 @@ def scan(
     jobs
         Processes that decode; findings are the same whatever the number.
     """
-    from aftergate.cli.scanning import Outputs, run_scan  # noqa: PLC0415
-    from aftergate.pipeline.scan import Options  # noqa: PLC0415
+    from aftergate.cli.scanning import Outputs, run_scan
+    from aftergate.pipeline.scan import Options
 
     options = Options(
         paths=list(paths), source=source, jobs=max(1, jobs), mmdb=mmdb, tables=tables, lateness_ms=int(lateness * 3_600_000), strict=strict
@@ -120,7 +119,6 @@ def events(
     """Print normalised events, one JSON object a line, in order of time.
 
     Examples:
-
         aftergate events okta.jsonl | head
 
         aftergate events logs/ --format ocsf > events.ocsf.jsonl
@@ -134,8 +132,8 @@ def events(
     tables
         Use the offline tables of the `enrich` extra.
     """
-    from aftergate.cli.printing import print_events  # noqa: PLC0415
-    from aftergate.pipeline.scan import Options  # noqa: PLC0415
+    from aftergate.cli.printing import print_events
+    from aftergate.pipeline.scan import Options
 
     return print_events(Options(paths=list(paths), source=source, tables=tables), format)
 
@@ -154,7 +152,6 @@ def timeline(
     """Print the life of one credential, session or identity in order: issue, refresh, use, findings.
 
     Examples:
-
         aftergate timeline logs/ --credential AKIAIOSFODNN7EXAMPLE
 
         aftergate timeline logs/ --identity ada@corp.example --json
@@ -176,12 +173,12 @@ def timeline(
     limit
         Longest table printed; the middle is left out and counted.
     """
-    from aftergate.cli.printing import print_timeline  # noqa: PLC0415
-    from aftergate.pipeline.scan import Options  # noqa: PLC0415
+    from aftergate.cli.printing import print_timeline
+    from aftergate.pipeline.scan import Options
 
     chosen = [(k, v) for k, v in (("credential", credential), ("session", session), ("identity", identity)) if v]
     if len(chosen) != 1:
-        print("aftergate: name one of --credential, --session and --identity", file=sys.stderr)  # noqa: T201
+        print("aftergate: name one of --credential, --session and --identity", file=sys.stderr)
         return 2
     return print_timeline(Options(paths=list(paths), source=source), chosen[0][0], chosen[0][1], inventory, as_json=json, limit=limit)
 
@@ -201,7 +198,7 @@ def sources(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     json
         One JSON object a line instead of a table.
     """
-    from aftergate.cli.printing import print_sources  # noqa: PLC0415
+    from aftergate.cli.printing import print_sources
 
     return print_sources(as_json=json)
 
@@ -211,7 +208,6 @@ def detections(slug: str | None = None, *, json: Annotated[bool, Parameter(negat
     """List the detections, or tell all about one.
 
     Examples:
-
         aftergate detections tok-refresh-reuse
 
     Parameters
@@ -221,13 +217,13 @@ def detections(slug: str | None = None, *, json: Annotated[bool, Parameter(negat
     json
         One JSON object a line instead of a table.
     """
-    from aftergate.cli.printing import print_detections  # noqa: PLC0415
+    from aftergate.cli.printing import print_detections
 
     return print_detections(slug, as_json=json)
 
 
 def _reaches(worst: str, floor: str) -> bool:
-    from aftergate.vocabulary import RANK  # noqa: PLC0415
+    from aftergate.vocabulary import RANK
 
     return RANK[worst] >= RANK[floor]
 
@@ -245,13 +241,13 @@ def main() -> None:
     try:
         code = app(_arguments(sys.argv[1:]), result_action="return_value")
     except AftergateError as error:
-        print(f"aftergate: {error}", file=sys.stderr)  # noqa: T201
+        print(f"aftergate: {error}", file=sys.stderr)
         code = 1
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
     except KeyboardInterrupt:
-        print("aftergate: stopped", file=sys.stderr)  # noqa: T201
+        print("aftergate: stopped", file=sys.stderr)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
 

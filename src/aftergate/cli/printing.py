@@ -63,7 +63,7 @@ def event_json(event: Event) -> dict[str, Any]:
 def print_events(options: Options, form: Literal["jsonl", "ocsf"]) -> int:
     if not options.paths:
         raise ConfigError("no logs named", hint="give files, folders, or - for standard input")
-    from aftergate.pipeline.ocsf_out import event_to_ocsf  # noqa: PLC0415
+    from aftergate.pipeline.ocsf_out import event_to_ocsf
 
     write = sys.stdout.buffer.write
     for batch in ordered(options, stdin=True):
@@ -80,7 +80,7 @@ def print_timeline(options: Options, level: str, name: str, inventory: Path | No
         raise ConfigError(reason, hint="give files and folders; a timeline reads them twice")
     directory = None
     if inventory is not None:
-        from aftergate.inventory import Inventory  # noqa: PLC0415
+        from aftergate.inventory import Inventory
 
         directory = Inventory.load(inventory)
     engine, _ = scan(options, directory=directory)

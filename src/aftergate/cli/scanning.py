@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from msgspec import Struct
 from rich.console import Console
@@ -49,7 +49,7 @@ def run_scan(options: Options, inventory: Path | None, outputs: Outputs) -> Seve
             raise ConfigError(f"folder `{path.parent}` does not exist", where=str(path), hint="make it, or name another place")
     directory = None
     if inventory is not None:
-        from aftergate.inventory import Inventory  # noqa: PLC0415  (only where given)
+        from aftergate.inventory import Inventory
 
         directory = Inventory.load(inventory)
     keep = None
@@ -69,15 +69,15 @@ def run_scan(options: Options, inventory: Path | None, outputs: Outputs) -> Seve
     if outputs.summary is not None:
         write_summary(data, outputs.summary)
     if outputs.ocsf is not None:
-        import msgspec  # noqa: PLC0415
+        import msgspec
 
-        from aftergate.pipeline.ocsf_out import finding_to_ocsf  # noqa: PLC0415
+        from aftergate.pipeline.ocsf_out import finding_to_ocsf
 
         with outputs.ocsf.open("wb") as out:
             for finding in findings:
                 out.write(msgspec.json.encode(finding_to_ocsf(finding)) + b"\n")
     if outputs.report is not None:
-        from aftergate.report.build import write_report  # noqa: PLC0415
+        from aftergate.report.build import write_report
 
         write_report(outputs.report, options, engine, findings, incidents, data)
     if not outputs.quiet:
@@ -105,7 +105,7 @@ class _Bar:
         )  # fmt: skip
         self.task = self.progress.add_task("reading", total=None, records=0, rate=0) if self.progress is not None else None
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Self:
         if self.progress is not None:
             self.progress.start()
         return self
@@ -141,7 +141,10 @@ def show(console: Console, incidents: list[Incident], data: dict[str, Any], outp
             if incident.recommended:
                 body.append(f"\nfirst: {incident.recommended[0]}", style="green")
             table.add_row(
-                Text(incident.severity, style=STYLE[incident.severity]), to_iso(incident.started)[:16].replace("T", " "), str(incident.trust), body
+                Text(incident.severity, style=STYLE[incident.severity]),
+                to_iso(incident.started)[:16].replace("T", " "),
+                str(incident.trust),
+                body,
             )
         console.print(table)
         if len(shown) > MOST_SHOWN and not outputs.show_all:
@@ -170,9 +173,11 @@ def show(console: Console, incidents: list[Incident], data: dict[str, Any], outp
         console.print("  --set-aside FILE keeps what could not be read, with file, offset and reason", style="yellow", soft_wrap=True)
     blind = data["cannot_fire"]
     if blind:
-        console.print(f"  {len(blind)} of the detections cannot fire on these logs; --summary FILE tells which and what they miss", style="dim", soft_wrap=True)
+        console.print(
+            f"  {len(blind)} of the detections cannot fire on these logs; --summary FILE tells which and what they miss",
+            style="dim",
+            soft_wrap=True,
+        )
     written = [str(p) for p in (outputs.report, outputs.findings, outputs.summary, outputs.ocsf, outputs.set_aside) if p is not None]
     if written:
         console.print(f"written: {', '.join(written)}", soft_wrap=True)
-
-

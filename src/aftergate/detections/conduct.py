@@ -20,7 +20,10 @@ from aftergate.vocabulary import Event, Severity, Target
 
 IAC = frozenset({"terraform", "pulumi", "helm", "cloudformation", "argocd", "flux", "github-actions", "crossplane"})
 _RUN = re.compile(r"(?<!\d)\d{6,19}(?:[-_.]\d{1,3})?(?!\d)")
-_CI_NAME = re.compile(r"gha|github|gitlab|(?:^|[-_/])ci(?:[-_/]|$)|run|build|job|pipe|deploy|release|circle|bitbucket|terra|(?:^|[-_/])tf(?:[-_/]|$)|spacelift|atlantis|argo|action|iac|infra", re.IGNORECASE)
+_CI_NAME = re.compile(
+    r"gha|github|gitlab|(?:^|[-_/])ci(?:[-_/]|$)|run|build|job|pipe|deploy|release|circle|bitbucket|terra|(?:^|[-_/])tf(?:[-_/]|$)|spacelift|atlantis|argo|action|iac|infra",
+    re.IGNORECASE,
+)
 _SDK_NAME = re.compile(r"^(?:aws-(?:go-)?sdk|botocore|boto|aws-cli|session)", re.IGNORECASE)  # names that SDKs make up
 _REFUSED = re.compile(r"denied|unauthori[sz]ed|forbidden|not.?allowed|403|UnmodifiableEntity", re.IGNORECASE)
 _ACCOUNT = re.compile(r"\d{12}")
@@ -242,7 +245,20 @@ def statements(document: Any) -> Iterator[Statement]:
         yield Statement(tuple(found), _texts(one.get("Action")), _texts(one.get("Resource")), tuple(rules), "NotPrincipal" in one)
 
 
-_NARROW = ("sourcearn", "sourceaccount", "sourceip", "sourcevpc", "principalorgid", "principalorgpaths", "principalaccount", "principalarn", "userid", "calledvia", "viaawsservice", "sourceorgid")
+_NARROW = (
+    "sourcearn",
+    "sourceaccount",
+    "sourceip",
+    "sourcevpc",
+    "principalorgid",
+    "principalorgpaths",
+    "principalaccount",
+    "principalarn",
+    "userid",
+    "calledvia",
+    "viaawsservice",
+    "sourceorgid",
+)
 
 
 def open_to_all(statement: Statement) -> bool:
@@ -250,7 +266,11 @@ def open_to_all(statement: Statement) -> bool:
     if not any(value == "*" and kind in ("*", "AWS") for kind, value in statement.principals) and not statement.negated:
         return False
     for operator, key, values in statement.conditions:
-        if any(word in key.lower().replace(":", "").replace("-", "") for word in _NARROW) and "*" not in values and "not" not in operator.lower():
+        if (
+            any(word in key.lower().replace(":", "").replace("-", "") for word in _NARROW)
+            and "*" not in values
+            and "not" not in operator.lower()
+        ):
             return False
     return True
 
@@ -266,7 +286,10 @@ def account_of(principal: str) -> str | None:
 def own_accounts(world: World, sources: str = "aws.") -> set[str]:
     """Accounts whose own logs are among the inputs. Walks all shapes: call it once, at the end."""
     return {
-        shape.account for identity in world.identities.values() for shape in identity.uses if shape.account and shape.source.startswith(sources)
+        shape.account
+        for identity in world.identities.values()
+        for shape in identity.uses
+        if shape.account and shape.source.startswith(sources)
     }
 
 

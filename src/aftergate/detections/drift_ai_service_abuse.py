@@ -11,7 +11,12 @@ from aftergate.lineage.state import DAY_MS, Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Event, Subject, Tag
 
-_PROBES = ("GetUseCaseForModelAccess", "GetFoundationModelAvailability", "ListFoundationModelAgreementOffers", "GetModelInvocationLoggingConfiguration")
+_PROBES = (
+    "GetUseCaseForModelAccess",
+    "GetFoundationModelAvailability",
+    "ListFoundationModelAgreementOffers",
+    "GetModelInvocationLoggingConfiguration",
+)
 _JUMP, _FLOOR = 10, 200  # calls a day over the busiest earlier day, and at least this many
 
 

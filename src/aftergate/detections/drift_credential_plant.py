@@ -11,7 +11,9 @@ from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts, plain
 from aftergate.vocabulary import Event, Subject, Tag
 
-_QUIET = frozenset({"github.audit oauth_access.create", "github.audit oauth_access.regenerate", "github.audit gpg_key.create"})  # people do it to their own accounts all the time
+_QUIET = frozenset(
+    {"github.audit oauth_access.create", "github.audit oauth_access.regenerate", "github.audit gpg_key.create"}
+)  # people do it to their own accounts all the time
 _LIMIT = 20_000
 
 
@@ -45,8 +47,15 @@ class Detection(Rule):
             "Whoever creates an application or user also gives it its first credential.",
             "Pipelines that add federated subjects as part of a rollout.",
         ),
-        blind=("A credential that was planted before the logs begin.", "Logs that do not name the new credential cannot show where it is used."),
-        recommended=("Remove the added credential", "End the session that added it", "Ask the identity's owner whether it was wanted; rotate its other credentials"),
+        blind=(
+            "A credential that was planted before the logs begin.",
+            "Logs that do not name the new credential cannot show where it is used.",
+        ),
+        recommended=(
+            "Remove the added credential",
+            "End the session that added it",
+            "Ask the identity's owner whether it was wanted; rotate its other credentials",
+        ),
     )
     subscriptions = (on(tags=[Tag.CREDENTIAL_ADD, Tag.OWNER_ADD, Tag.REDIRECT_CHANGE, Tag.IDENTITY_CREATE, Tag.APP_CREATE]),)
 
@@ -78,7 +87,9 @@ class Detection(Rule):
         traps: list[str] = []
         points += self._circumstances(event, identity, alien, machine, habit, where, reasons, traps)
         goal = event.d.targets[0].id if event.d.targets else ""
-        self.planted.append(_Planted(event, identity, subject_of(identity, event, credentials=event.d.issued), points, reasons, traps, goal, alien))
+        self.planted.append(
+            _Planted(event, identity, subject_of(identity, event, credentials=event.d.issued), points, reasons, traps, goal, alien)
+        )
 
     def _base(self, event: Event, identity: Identity) -> tuple[int, bool, list[str]]:
         """Weight of the addition itself, and whether it is to somebody else."""
@@ -89,7 +100,10 @@ class Detection(Rule):
             added = params.get("redirect_added") or [c.new for c in detail.changes if "redirect" in c.name.lower() and c.new]
             if not isinstance(added, list) or not added:
                 return 0, False, []
-            loose = any(isinstance(u, str) and ("*" in u or (u.startswith("http://") and "localhost" not in u and "127.0.0.1" not in u)) for u in added)
+            loose = any(
+                isinstance(u, str) and ("*" in u or (u.startswith("http://") and "localhost" not in u and "127.0.0.1" not in u))
+                for u in added
+            )
             return 3 if loose else 2, True, [f"redirect address {added[0]} was added"]
         if Tag.OWNER_ADD in tags:
             owner = params.get("owner")
@@ -98,7 +112,11 @@ class Detection(Rule):
         what = (detail.issued_class or "credential").replace("_", " ")
         name = event.action.name
         token = target is not None and target.type.lower() in ("token", "access_key")
-        mine = token or is_self(identity, event, target) or (target is not None and identity.id.startswith("arn:aws:iam:") and identity.id.rpartition("/")[2] in target.names)
+        mine = (
+            token
+            or is_self(identity, event, target)
+            or (target is not None and identity.id.startswith("arn:aws:iam:") and identity.id.rpartition("/")[2] in target.names)
+        )
         if identity.id.endswith(":root") and (target is None or target.id == identity.id):
             return 4, False, ["the root user got a long-lived credential"]
         if event.source == "github.audit":
@@ -113,7 +131,9 @@ class Detection(Rule):
             return 1, not mine, [f"a {what} was set that must be changed"]
         return (1 if mine else 2), not mine, [f"a {what} was added"]
 
-    def _circumstances(self, event: Event, identity: Identity, alien: bool, machine: bool, habit: bool, where: Place, reasons: list[str], traps: list[str]) -> int:
+    def _circumstances(
+        self, event: Event, identity: Identity, alien: bool, machine: bool, habit: bool, where: Place, reasons: list[str], traps: list[str]
+    ) -> int:
         points = 0
         target = event.d.targets[0] if event.d.targets else None
         known = established(identity, event.time)
@@ -189,7 +209,12 @@ class Detection(Rule):
         if Tag.CREDENTIAL_REMOVE in one.event.action.tags and one.event.d.issued:
             return True
         for change in self.world.changes.get(one.target, ()):
-            if not change.added and change.by is one.identity and abs(change.time - one.event.time) <= DAY_MS and change.key not in one.event.d.issued:
+            if (
+                not change.added
+                and change.by is one.identity
+                and abs(change.time - one.event.time) <= DAY_MS
+                and change.key not in one.event.d.issued
+            ):
                 return True
         return False
 

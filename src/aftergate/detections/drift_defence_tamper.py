@@ -28,7 +28,9 @@ _WEIGHT = {
     "config:StartConfigurationRecorder": 0, "guardduty:CreateIPSet": 2, "guardduty:UpdateIPSet": 2, "lambda:UpdateEventSourceMapping": 0, "delete named location": 1,
     "workflows.delete_workflow_run": 0,
 }  # fmt: skip
-_MISHAP = re.compile(r"throttl|limit.?exceeded|timeout|unavailable|internal|expired|dry.?run|already|validation|in.?use", re.IGNORECASE)  # errors that tell no intent
+_MISHAP = re.compile(
+    r"throttl|limit.?exceeded|timeout|unavailable|internal|expired|dry.?run|already|validation|in.?use", re.IGNORECASE
+)  # errors that tell no intent
 _ADMIN_PORTS = (22, 23, 135, 139, 445, 1433, 1521, 2375, 3306, 3389, 5432, 5900, 5985, 6379, 9200, 27017)
 
 
@@ -61,7 +63,11 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         actor = event.actor
-        if actor.first_party or actor.kind == "service" or (Tag.FACTOR_REMOVE in event.action.tags and Tag.DEFENCE_CHANGE not in event.action.tags):
+        if (
+            actor.first_party
+            or actor.kind == "service"
+            or (Tag.FACTOR_REMOVE in event.action.tags and Tag.DEFENCE_CHANGE not in event.action.tags)
+        ):
             return
         denied = refused(event)
         if not event.ok and not denied and _MISHAP.search(event.shape.error or ""):
@@ -149,7 +155,18 @@ class Detection(Rule):
         values = " ".join(f"{c.old}>{c.new}" for c in detail.changes).lower()
         if any(word in f"{c.name}".lower() for c in detail.changes for word in ("reuse", "less secure", "allow", "disable_", "disable ")):
             return (2, f"{name}: {detail.changes[0].name}") if "false>true" in values or "none>true" in values else (0, "")
-        if any(pair in values for pair in ("true>false", "enabled>disabled", "active>inactive", "active>evaluate", "on>off", "required>optional", "none>false")):
+        if any(
+            pair in values
+            for pair in (
+                "true>false",
+                "enabled>disabled",
+                "active>inactive",
+                "active>evaluate",
+                "on>off",
+                "required>optional",
+                "none>false",
+            )
+        ):
             return 2, f"{name}: a protection was switched off"
         if "patch /api" in lower or "put /" in lower or "patch /" in lower:
             return (2, name) if params.get("disabled") is True or params.get("enabled") is False else (1, name)
@@ -164,7 +181,11 @@ class Detection(Rule):
                 self.recorded[trail] = now
             return 3 if now < 10 or (before is not None and now < before) else 0
         if name == "cloudtrail:UpdateTrail":
-            off = [k for k in ("isMultiRegionTrail", "includeGlobalServiceEvents", "enableLogFileValidation", "isOrganizationTrail") if params.get(k) is False]
+            off = [
+                k
+                for k in ("isMultiRegionTrail", "includeGlobalServiceEvents", "enableLogFileValidation", "isOrganizationTrail")
+                if params.get(k) is False
+            ]
             return 3 if off else 1 if params.get("s3BucketName") or params.get("kmsKeyId") == "" else 0
         if name == "cloudtrail:PutInsightSelectors":
             return 2 if not params.get("insightSelectors") else 0
@@ -259,4 +280,3 @@ def _directory_policy(name: str, detail: Detail) -> tuple[int, str]:
     if "adminauditlogconfig" in lower or "auditbypass" in lower or "mailboxaudit" in lower:
         return 3, name
     return (1, name) if "authorization policy" in lower or "named location" in lower else (0, "")
-

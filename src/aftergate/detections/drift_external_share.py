@@ -28,9 +28,14 @@ from aftergate.lineage.state import DAY_MS, Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Event, Subject, Tag
 
-_EVERYBODY = re.compile(r"\ball(?:users|authenticatedusers)\b|/groups/global/|people_with_link|public_on_the_web|^anyone$|anonymous|^everyone$|^public$", re.IGNORECASE)
+_EVERYBODY = re.compile(
+    r"\ball(?:users|authenticatedusers)\b|/groups/global/|people_with_link|public_on_the_web|^anyone$|anonymous|^everyone$|^public$",
+    re.IGNORECASE,
+)
 _MAIL = re.compile(r"(?:[a-z]+:)?[^\s@]+@([a-z0-9.-]+\.[a-z]{2,})", re.IGNORECASE)
-_FREE = frozenset("gmail.com googlemail.com outlook.com hotmail.com live.com yahoo.com proton.me protonmail.com icloud.com gmx.com gmx.net mail.ru yandex.ru tutanota.com".split())
+_FREE = frozenset(
+    "gmail.com googlemail.com outlook.com hotmail.com live.com yahoo.com proton.me protonmail.com icloud.com gmx.com gmx.net mail.ru yandex.ru tutanota.com".split()
+)
 _MANY = 15  # objects opened to outsiders by one identity in a day
 _SETTLED_MS = 2 * DAY_MS  # how long ago an account must have been known to be a partner rather than news
 
@@ -67,7 +72,10 @@ class Detection(Rule):
             "Policies that name everybody but are limited to an organisation, network or source.",
             "Single documents shared with a partner: only many in a day, or a strange place, count.",
         ),
-        blind=("Whether a foreign account belongs to a partner is not in the logs.", "A public website looks like any other public bucket."),
+        blind=(
+            "Whether a foreign account belongs to a partner is not in the logs.",
+            "A public website looks like any other public bucket.",
+        ),
         recommended=("Take the share back", "See in the access logs who used it", "End the session that opened it"),
     )
     subscriptions = (on(tags=[Tag.SHARE_CHANGE]),)
@@ -112,7 +120,11 @@ class Detection(Rule):
                 days.append(event.time // DAY_MS)
         office = event.source.startswith(("google", "m365", "graph"))
         early = not established(identity, event.time)
-        self.opened.append(_Opened(event, identity, subject_of(identity, event), points, reasons, traps, accounts, domains, office, early, bool(place.score)))
+        self.opened.append(
+            _Opened(
+                event, identity, subject_of(identity, event), points, reasons, traps, accounts, domains, office, early, bool(place.score)
+            )
+        )
 
     def finish(self) -> None:
         own = own_accounts(self.world) if any(o.accounts for o in self.opened) else set()
@@ -212,10 +224,18 @@ def _weight(event: Event) -> tuple[int, str, list[str], list[str]]:
     if source.startswith("aws."):
         return (*_aws(name, params), [])
     if source == "gcp.audit":
-        domains = [m.group(1).lower() for v in params.get("members") or () if isinstance(v, str) and "gserviceaccount" not in v and (m := _MAIL.fullmatch(v))]
+        domains = [
+            m.group(1).lower()
+            for v in params.get("members") or ()
+            if isinstance(v, str) and "gserviceaccount" not in v and (m := _MAIL.fullmatch(v))
+        ]
         domains += [v.partition(":")[2].lower() for v in params.get("members") or () if isinstance(v, str) and v.startswith("domain:")]
         owner = "ownership" in name.lower()
-        return (4, "opened to everybody", [], []) if params.get("public") else (2 if owner and domains else 0, "somebody was asked to own it" if owner else "", [], list(dict.fromkeys(domains)))
+        return (
+            (4, "opened to everybody", [], [])
+            if params.get("public")
+            else (2 if owner and domains else 0, "somebody was asked to own it" if owner else "", [], list(dict.fromkeys(domains)))
+        )
     if source == "github.audit":
         seen = {c.new for c in event.d.changes if c.name == "visibility"} | {params.get("visibility")}
         if "public" in seen or name.endswith(":public"):
@@ -231,20 +251,35 @@ def _weight(event: Event) -> tuple[int, str, list[str], list[str]]:
             return (2 if machine else 3), "a link was made that anybody may copy the disk with", [], []
         return (3 if "[opened]" in name else 0), "storage is open to everybody", [], []
     public = any(_EVERYBODY.search(w) for w in words) or any(w in name.lower() for w in ("anonymouslink", "anonymous_link"))
-    shared = [m.group(1).lower() for key in ("target_user", "shared_with", "new_owner", "target", "recipient") for v in _values(params.get(key)) if (m := _MAIL.fullmatch(v))]
+    shared = [
+        m.group(1).lower()
+        for key in ("target_user", "shared_with", "new_owner", "target", "recipient")
+        for v in _values(params.get(key))
+        if (m := _MAIL.fullmatch(v))
+    ]
     guest = str(params.get("shared_with_type", "")).lower() == "guest" or "#ext#" in str(params.get("shared_with", "")).lower()
     if source.startswith("google") and not name.startswith("drive/"):
-        broad = re.search(r"read_only_access|read_write|manage|external|public|share_outside|all_information|\byes\b|true", " ".join(w.lower() for w in changed))
+        broad = re.search(
+            r"read_only_access|read_write|manage|external|public|share_outside|all_information|\byes\b|true",
+            " ".join(w.lower() for w in changed),
+        )
         return (3 if broad and ":sharing" in name else 2 if broad else 0), f"{name}: {changed[0] if changed else ''}", [], []
     if source.startswith(("google", "m365", "graph")):
-        return (1 if public or guest else 0), "opened to anybody with the link" if public else "shared with a guest" if guest else "", [], shared
+        return (
+            (1 if public or guest else 0),
+            "opened to anybody with the link" if public else "shared with a guest" if guest else "",
+            [],
+            shared,
+        )
     return (3 if public else 0), "opened to everybody" if public else "", [], []
 
 
 def _aws(name: str, params: Mapping[str, Any]) -> tuple[int, str, list[str]]:
     call = name.partition(":")[2]
     if call in ("ModifySnapshotAttribute", "ModifyImageAttribute", "ModifyFpgaImageAttribute"):
-        text = json.dumps({k: v for k, v in params.items() if "ermission" in k or k in ("userIds", "groupNames", "userGroups", "operationType")})
+        text = json.dumps(
+            {k: v for k, v in params.items() if "ermission" in k or k in ("userIds", "groupNames", "userGroups", "operationType")}
+        )
         added = text if '"remove"' not in text else text.partition('"remove"')[0]
         if params.get("operationType") == "remove" or ('"add"' not in added and "operationType" not in added):
             return 0, "", []
@@ -266,22 +301,40 @@ def _aws(name: str, params: Mapping[str, Any]) -> tuple[int, str, list[str]]:
         return 0, "", [account_of(p) or "" for p in _values([principal, params.get("aWSAccountIds")]) if account_of(p)]
     if "PublicAccessBlock" in call or "BlockPublicAccess" in call:
         config = params.get("PublicAccessBlockConfiguration")
-        off = call.startswith(("Delete", "Disable")) or (isinstance(config, dict) and any(str(v).lower() == "false" for v in config.values()))
+        off = call.startswith(("Delete", "Disable")) or (
+            isinstance(config, dict) and any(str(v).lower() == "false" for v in config.values())
+        )
         return (3, "the block on public access was taken off", []) if off else (0, "", [])
     if call in ("PutBucketAcl", "PutObjectAcl"):
         text = json.dumps(params)
         canned = str(params.get("x-amz-acl") or "")
-        return (4, "an access list opens it to everybody", []) if "/groups/global/" in text or "public-read" in canned or "authenticated-read" in canned else (0, "", [])
+        return (
+            (4, "an access list opens it to everybody", [])
+            if "/groups/global/" in text or "public-read" in canned or "authenticated-read" in canned
+            else (0, "", [])
+        )
     if call == "CreateGrant":
         account = account_of(str(params.get("granteePrincipal") or ""))
         return 0, "", [account] if account else []
-    if call in ("AuthorizeSnapshotAccess", "ModifyDocumentPermission", "CreateResourceShare", "AssociateResourceShare", "AuthorizeDataShare"):
-        values = [v for key in ("accountWithRestoreAccess", "accountIdsToAdd", "principals", "consumerIdentifier") for v in _values(params.get(key))]
-        return (4, "shared with everybody", []) if any(v.lower() == "all" or v == "*" for v in values) else (0, "", [a for v in values if (a := account_of(v))])
+    if call in (
+        "AuthorizeSnapshotAccess",
+        "ModifyDocumentPermission",
+        "CreateResourceShare",
+        "AssociateResourceShare",
+        "AuthorizeDataShare",
+    ):
+        values = [
+            v
+            for key in ("accountWithRestoreAccess", "accountIdsToAdd", "principals", "consumerIdentifier")
+            for v in _values(params.get(key))
+        ]
+        return (
+            (4, "shared with everybody", [])
+            if any(v.lower() == "all" or v == "*" for v in values)
+            else (0, "", [a for v in values if (a := account_of(v))])
+        )
     if call == "UpdateProjectVisibility":
         return (4, "builds are public", []) if params.get("projectVisibility") == "PUBLIC_READ" else (0, "", [])
     if name == "ecr-public:CreateRepository":
         return 1, "a public image repository was made", []
     return _policy(params)
-
-

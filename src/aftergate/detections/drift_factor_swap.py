@@ -43,7 +43,11 @@ class Detection(Rule):
             "The service desk resets factors every day; it is not accused.",
         ),
         blind=("Someone who enrols from the victim's own network.", "Logs that do not say where a factor was enrolled from."),
-        recommended=("Remove the new factor and end the person's sessions", "Reach the person by a known number", "Check what the account did since the reset"),
+        recommended=(
+            "Remove the new factor and end the person's sessions",
+            "Reach the person by a known number",
+            "Check what the account did since the reset",
+        ),
         half_life_d=30.0,
     )
     subscriptions = (on(tags=_FACTOR), on(kinds=[Kind.SIGN_IN], bits=Bit.IDENTITY_NET))
@@ -95,9 +99,13 @@ class Detection(Rule):
             points += 2
             reasons.append(f"{span(event.time - resets[-1].time)} after the old factors were reset by another")
         device = event.shape.device
-        known_device = (device is not None and identity.devices.get(device, event.time) < event.time - DAY_MS) or (where.score and any(
-            s.origin.net == event.origin.net and s.device is not None and identity.devices[s.device] < event.time - DAY_MS for s in identity.uses
-        ))
+        known_device = (device is not None and identity.devices.get(device, event.time) < event.time - DAY_MS) or (
+            where.score
+            and any(
+                s.origin.net == event.origin.net and s.device is not None and identity.devices[s.device] < event.time - DAY_MS
+                for s in identity.uses
+            )
+        )
         strange_device = device is not None and not known_device and any(t < event.time - DAY_MS for t in identity.devices.values())
         if where.score and strange_device:
             points += 1
@@ -132,7 +140,11 @@ class Detection(Rule):
             reasons.append("a temporary pass lets its holder in without the old factors")
         if event.agent.kind == "tool":
             points += 1
-        if (target is not None and target.id.endswith(":root")) or "suspend" in event.action.name or (Tag.DEFENCE_CHANGE in tags and Tag.FACTOR_REMOVE in tags):
+        if (
+            (target is not None and target.id.endswith(":root"))
+            or "suspend" in event.action.name
+            or (Tag.DEFENCE_CHANGE in tags and Tag.FACTOR_REMOVE in tags)
+        ):
             points += 2 if not established(identity, event.time) else 1
             reasons.append("a second factor was taken off somebody else")
         others = {t.by for t in before}
@@ -157,7 +169,17 @@ class Detection(Rule):
         reasons = [where.why, f"{span(event.time - resets[-1].time)} after another reset the factors or password"]
         self._say(event, identity, severity_points=4, reasons=reasons, before=resets, traps=[], act="a sign-in")
 
-    def _say(self, event: Event, identity: Identity, *, severity_points: int, reasons: list[str], before: list[_Touched], traps: list[str], act: str) -> None:
+    def _say(
+        self,
+        event: Event,
+        identity: Identity,
+        *,
+        severity_points: int,
+        reasons: list[str],
+        before: list[_Touched],
+        traps: list[str],
+        act: str,
+    ) -> None:
         severity = band(severity_points)
         if severity is None:
             return

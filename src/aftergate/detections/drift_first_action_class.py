@@ -18,7 +18,28 @@ from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
 _EPISODE_MS = 6 * HOUR_MS
 _NOBODY = frozenset({"unidentified caller", "anonymous", "unknown", "system:anonymous", "unidentified role"})
 _WORD = re.compile(r"[a-z][a-z0-9]{3,}")
-_COMMON = frozenset({"role", "prod", "production", "deploy", "service", "serviceaccount", "system", "team", "user", "aws", "arn", "iam", "default", "main", "apps", "deployment", "deployments", "gserviceaccount"})
+_COMMON = frozenset(
+    {
+        "role",
+        "prod",
+        "production",
+        "deploy",
+        "service",
+        "serviceaccount",
+        "system",
+        "team",
+        "user",
+        "aws",
+        "arn",
+        "iam",
+        "default",
+        "main",
+        "apps",
+        "deployment",
+        "deployments",
+        "gserviceaccount",
+    }
+)
 _CHANGES = frozenset({"write", "delete", "admin", "execute"})
 # what setting up a new part of a service needs; rights, keys and people are no part of it
 _BUILD_TAGS = frozenset({Tag.SHARE_CHANGE, Tag.REMOTE_EXEC})
@@ -69,7 +90,10 @@ class Detection(Rule):
             "Infrastructure tools, whose habit is change.",
             "Tasks that come once a quarter, after a long sleep.",
         ),
-        blind=("Misuse within what the identity does anyway.", "A class that many identities of the kind use is not told apart from theft."),
+        blind=(
+            "Misuse within what the identity does anyway.",
+            "A class that many identities of the kind use is not told apart from theft.",
+        ),
         recommended=(
             "Ask the owner whether the identity has a new task",
             "Take away rights that it never used before",
@@ -125,7 +149,9 @@ class Detection(Rule):
             return
         episode = self.open.get(identity.id)
         if episode is None or now - episode.start > _EPISODE_MS:
-            episode = self.open[identity.id] = _Episode(identity, now, len(identity.klasses) - 1, now - identity.first, self._person(identity, event))
+            episode = self.open[identity.id] = _Episode(
+                identity, now, len(identity.klasses) - 1, now - identity.first, self._person(identity, event)
+            )
             self.episodes.append(episode)
             episode.slept = facts.gap_ms > 20 * DAY_MS
         if len(episode.news) < 40:
@@ -136,7 +162,9 @@ class Detection(Rule):
             episode.away = max(episode.away, points)
             episode.reasons.update(reasons)
         started = identity.agents.get(event.agent.family, now)
-        episode.program |= event.agent.family not in IAC and (agent_new(identity.agents, event) or (event.agent.family != "unknown" and started >= episode.start - HOUR_MS))
+        episode.program |= event.agent.family not in IAC and (
+            agent_new(identity.agents, event) or (event.agent.family != "unknown" and started >= episode.start - HOUR_MS)
+        )
         episode.tool |= event.agent.family in IAC
 
     def _learn(self, event: Event, identity: Identity) -> None:
@@ -148,9 +176,15 @@ class Detection(Rule):
                 for name in (target.id, *target.names):
                     self.granted[plain(name)] = (event.time, identity.id)
                     self.granted[plain(name).rpartition("/")[2]] = (event.time, identity.id)
-        if Tag.CI_RUN in tags or (Tag.REMOTE_EXEC in tags and not action.source.startswith("kubernetes.")) or (action.klass.startswith(_WORKLOADS) and action.verb == "write"):
+        if (
+            Tag.CI_RUN in tags
+            or (Tag.REMOTE_EXEC in tags and not action.source.startswith("kubernetes."))
+            or (action.klass.startswith(_WORKLOADS) and action.verb == "write")
+        ):
             params = event.d.params or {}
-            text = " ".join(str(part) for part in (event.target or "", event.d.repo or "", params.get("family") or "", params.get("functionName") or ""))
+            text = " ".join(
+                str(part) for part in (event.target or "", event.d.repo or "", params.get("family") or "", params.get("functionName") or "")
+            )
             for word in set(_WORD.findall(text.lower())) - _COMMON:
                 times = self.deployed.setdefault(word, [])
                 if not times or times[-1][0] < event.time - HOUR_MS or times[-1][1] != identity.id:
@@ -199,7 +233,9 @@ class Detection(Rule):
             return
         decisive = sorted(news, key=lambda new: (-new.weight, new.event.time))
         told = ", ".join(dict.fromkeys(new.event.action.name for new in decisive[:6]))
-        subject = subject_of(identity, last, credentials=[n.event.credential for n in decisive[:10]], sessions=[n.event.session for n in decisive[:10]])
+        subject = subject_of(
+            identity, last, credentials=[n.event.credential for n in decisive[:10]], sessions=[n.event.session for n in decisive[:10]]
+        )
         why = sorted(episode.reasons) if episode.away >= 2 else []
         if episode.program:
             why.append(f"with {last.agent.family}, never used by it before")

@@ -23,10 +23,13 @@ _TOP = re.compile(
     r"realm-admin|manage-users|^root$|_seed_admin",
     re.IGNORECASE,
 )
-_SMALL = re.compile(r"read[-_ ]?only|readonlyaccess|view(?:er|only)|\bread(?:er)?\b|list(?:er)?\b|auditor|report admin|guest|monitor", re.IGNORECASE)
+_SMALL = re.compile(
+    r"read[-_ ]?only|readonlyaccess|view(?:er|only)|\bread(?:er)?\b|list(?:er)?\b|auditor|report admin|guest|monitor", re.IGNORECASE
+)
 _BROAD = re.compile(r"full ?access|admin|\bwrite\b|maintain|manage", re.IGNORECASE)
 _ESCALATE = re.compile(
-    r"\*|iam:\*|iam:(?:put|attach|create|update|setdefault|add|pass)\w*|sts:\*|sts:assumerole|lambda:\*|organizations:\*|kms:\*|secretsmanager:\*", re.IGNORECASE
+    r"\*|iam:\*|iam:(?:put|attach|create|update|setdefault|add|pass)\w*|sts:\*|sts:assumerole|lambda:\*|organizations:\*|kms:\*|secretsmanager:\*",
+    re.IGNORECASE,
 )
 _READS = re.compile(r"[\w-]+:(?:get|list|describe|head|view|query|batchget)", re.IGNORECASE)
 _AZURE = {  # built-in roles, https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
@@ -68,8 +71,15 @@ class Detection(Rule):
             "Activating an eligible role for some hours is no grant.",
             "Read-only rights weigh little.",
         ),
-        blind=("A stolen pipeline that gives rights as it always does looks like the pipeline.", "Custom roles are weighed by their names when the log shows no content."),
-        recommended=("Take back the rights that were given", "End the session that gave them", "Ask the giver by another channel, then reset the credential"),
+        blind=(
+            "A stolen pipeline that gives rights as it always does looks like the pipeline.",
+            "Custom roles are weighed by their names when the log shows no content.",
+        ),
+        recommended=(
+            "Take back the rights that were given",
+            "End the session that gave them",
+            "Ask the giver by another channel, then reset the credential",
+        ),
     )
     subscriptions = (
         on(tags=[Tag.PRIVILEGE_GRANT]),
@@ -134,7 +144,9 @@ class Detection(Rule):
         elif weight < 3 and not tries and established(identity, event.time) and not place.score:
             points -= 1
         if event.source.startswith("aws.") and target is not None and ":role/" in target.id and not habit and event.agent.kind != "service":
-            self.given[identity.id, target.id] = _Given(event, session_key(identity, event), points + (2 if machine and not place.score else 0), reasons)
+            self.given[identity.id, target.id] = _Given(
+                event, session_key(identity, event), points + (2 if machine and not place.score else 0), reasons
+            )
         severity = band(points)
         if severity is None:
             return
@@ -227,12 +239,21 @@ def _weight(event: Event) -> tuple[int, str]:
     if source == "kubernetes.audit":
         role, verbs, resources = params.get("role"), params.get("verbs") or (), params.get("resources") or ()
         if isinstance(role, str):
-            named = [role, *(m for m in params.get("members") or () if m in ("system:masters", "system:anonymous", "system:unauthenticated"))]
-            return (3 if len(named) > 1 or (role in ("cluster-admin", "admin", "edit") and name.startswith("cluster")) else _named([role])), role
+            named = [
+                role,
+                *(m for m in params.get("members") or () if m in ("system:masters", "system:anonymous", "system:unauthenticated")),
+            ]
+            return (
+                3 if len(named) > 1 or (role in ("cluster-admin", "admin", "edit") and name.startswith("cluster")) else _named([role])
+            ), role
         if verbs or resources:
-            top = ("*" in verbs and ("*" in resources or "secrets" in resources)) or any(v in verbs for v in ("escalate", "bind", "impersonate"))
+            top = ("*" in verbs and ("*" in resources or "secrets" in resources)) or any(
+                v in verbs for v in ("escalate", "bind", "impersonate")
+            )
             run = any(r in resources for r in ("pods/exec", "pods/attach", "pods/ephemeralcontainers", "serviceaccounts/token"))
-            return (3 if top or (run and ("create" in verbs or "*" in verbs or "get" in verbs)) else 1), "a role with wide rules" if top else "a role"
+            return (
+                3 if top or (run and ("create" in verbs or "*" in verbs or "get" in verbs)) else 1
+            ), "a role with wide rules" if top else "a role"
         if _TOP.search((event.target or "").rpartition("/")[2]):
             return 3, event.target or name
         return (2, name) if name.startswith("clusterrolebindings") else (1, name)
@@ -240,8 +261,12 @@ def _weight(event: Event) -> tuple[int, str]:
         scopes = list(event.d.scopes)
         return (3, ", ".join(scopes[:4])) if any(_TOP.search(s) for s in scopes) else (1, ", ".join(scopes[:4]))
     if source == "github.audit":
-        level = str(params.get("permission") or next((c.new for c in event.d.changes if c.name in ("permission", "role") and c.new), "") or "")
-        if name in ("business.add_admin", "user.promote") or (name in ("org.update_member", "org.invite_member", "org.add_member") and level in ("admin", "owner")):
+        level = str(
+            params.get("permission") or next((c.new for c in event.d.changes if c.name in ("permission", "role") and c.new), "") or ""
+        )
+        if name in ("business.add_admin", "user.promote") or (
+            name in ("org.update_member", "org.invite_member", "org.add_member") and level in ("admin", "owner")
+        ):
             return 3, "owner of the organisation"
         if name.startswith(("team.", "org.invite", "org.add_billing")):
             return 1, name
@@ -254,7 +279,11 @@ def _weight(event: Event) -> tuple[int, str]:
     if source.startswith("azure") and (built_in := _AZURE.get(str(params.get("role") or "").lower())):
         return built_in
     words = [str(params[k]) for k in ("role", "privilege", "role_name", "ROLE_NAME") if isinstance(params.get(k), str)]
-    words += [c.new for c in event.d.changes if c.new and ("role" in c.name.lower() or "privilege" in c.name.lower()) and c.name != "Role.ObjectID"]
+    words += [
+        c.new
+        for c in event.d.changes
+        if c.new and ("role" in c.name.lower() or "privilege" in c.name.lower()) and c.name != "Role.ObjectID"
+    ]
     if words:
         return _named([w for w in words if len(w) != 36]), words[0]
     if "elevate" in name.lower() or "user access administrator" in name.lower():

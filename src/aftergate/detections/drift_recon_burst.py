@@ -118,8 +118,7 @@ class Detection(Rule):
         if now - watch.since > HOUR_MS + _WINDOW_MS:
             watch.past, watch.now, watch.since, watch.key = max(watch.past, watch.now), 0, now, ""
         broad = len(counts)
-        if broad > watch.now:
-            watch.now = broad
+        watch.now = max(watch.now, broad)
         if broad >= _FEW and broad > 1.5 * watch.past:
             self._judge(event, facts, watch, set(counts))
 
@@ -142,7 +141,17 @@ class Detection(Rule):
         traps: list[str] = []
         if known:
             away = strange.score if strange.score >= 2 else self._away(event, facts, began) if recent_net else 0
-            points = (count >= _SOME) + (count >= _MANY) + (sensitive >= 3) + min(away, 3) - (away > 1) + program + by_hand + (denied >= 3) + 2 * tool
+            points = (
+                (count >= _SOME)
+                + (count >= _MANY)
+                + (sensitive >= 3)
+                + min(away, 3)
+                - (away > 1)
+                + program
+                + by_hand
+                + (denied >= 3)
+                + 2 * tool
+            )
             if count < _SOME and away < 2 and not program and denied < 3:
                 return
             if event.agent.family in IAC:

@@ -41,7 +41,11 @@ class Detection(Rule):
             "Settings of functions and machines other than code, layers and start-up scripts.",
         ),
         blind=("What was run is not in the control plane's log.", "Shells opened with keys that lie on the machine already."),
-        recommended=("End the session and the command or shell", "Rotate the credentials of the machines it reached", "Restore code, layers and start-up scripts"),
+        recommended=(
+            "End the session and the command or shell",
+            "Rotate the credentials of the machines it reached",
+            "Restore code, layers and start-up scripts",
+        ),
     )
     subscriptions = (on(tags=[Tag.REMOTE_EXEC]),)
 
@@ -141,7 +145,11 @@ def _weight(event: Event) -> tuple[int, str]:
     if event.source == "gcp.audit":
         keys = [k for k in params.get("metadata_keys") or () if isinstance(k, str)]
         if "metadata" in name.lower():
-            script = [k for k in keys if "startup-script" in k or "shutdown-script" in k or k in ("ssh-keys", "sshKeys", "windows-startup-script-ps1")]
+            script = [
+                k
+                for k in keys
+                if "startup-script" in k or "shutdown-script" in k or k in ("ssh-keys", "sshKeys", "windows-startup-script-ps1")
+            ]
             return (3 if any("script" in k for k in script) else 2 if script else 0), f"instance metadata {', '.join(script)} was set"
         if "pods" in name and ("exec" in name or "attach" in name or "ephemeral" in name):
             return 3, "a shell was opened in a container"
@@ -155,5 +163,7 @@ def _weight(event: Event) -> tuple[int, str]:
             return 1, name
         return 3, "a shell was opened in a container" if "exec" in name else name
     if event.source.startswith("azure"):
-        return (3 if re.search(r"runcommand|extensions|serialconsole|serialports|applications/versions", name) else 2), name.rpartition("microsoft.")[2]
+        return (3 if re.search(r"runcommand|extensions|serialconsole|serialports|applications/versions", name) else 2), name.rpartition(
+            "microsoft."
+        )[2]
     return 2, name

@@ -63,8 +63,15 @@ class Detection(Rule):
             "When many replicas start at once each service reads its own few secrets many times; distinct secrets count, not calls.",
             "Cluster components and the vendor's own services list secrets by trade.",
         ),
-        blind=("A listing with values names no secrets: it counts as many.", "A reader that takes a few secrets a day stays below the line."),
-        recommended=("Revoke the session that read them", "Rotate the secrets named in the evidence, most powerful first", "Narrow the policy that allowed it"),
+        blind=(
+            "A listing with values names no secrets: it counts as many.",
+            "A reader that takes a few secrets a day stays below the line.",
+        ),
+        recommended=(
+            "Revoke the session that read them",
+            "Rotate the secrets named in the evidence, most powerful first",
+            "Narrow the policy that allowed it",
+        ),
     )
     subscriptions = (on(tags=[Tag.SECRET_READ]),)
 
@@ -111,7 +118,21 @@ class Detection(Rule):
         else:
             history = established(identity, now)
             place = place_of(self.world, identity, event)
-            burst = _Burst(now, event, {}, [], subject_of(identity, event), 0, place.score, place.why, len(reader.first) - len(new), history, is_person(event), "", 1)
+            burst = _Burst(
+                now,
+                event,
+                {},
+                [],
+                subject_of(identity, event),
+                0,
+                place.score,
+                place.why,
+                len(reader.first) - len(new),
+                history,
+                is_person(event),
+                "",
+                1,
+            )
             reader.bursts.append(burst)
             del reader.bursts[:-200]
         burst.secrets.update(new)
@@ -132,7 +153,9 @@ class Detection(Rule):
 
     def _judge(self, reader: _Reader, burst: _Burst) -> None:
         again = {
-            name for name in burst.secrets if reader.last[name] - reader.first[name] > _AGAIN_MS or (reader.identity.id, name) in self.watchers
+            name
+            for name in burst.secrets
+            if reader.last[name] - reader.first[name] > _AGAIN_MS or (reader.identity.id, name) in self.watchers
         }
         once = sum(count for name, count in burst.secrets.items() if burst.person or name not in again)
         grave = any(word in burst.last.action.name.lower() for word in _GRAVE)
@@ -168,7 +191,11 @@ class Detection(Rule):
             return
         event = burst.last
         took = span(event.time - burst.start)
-        about = f"{once}{'' if once == len(burst.secrets) else ' or more'} secrets it never read before" if bulk else f"a secret of somebody else ({next(iter(burst.secrets))[-60:]})"
+        about = (
+            f"{once}{'' if once == len(burst.secrets) else ' or more'} secrets it never read before"
+            if bulk
+            else f"a secret of somebody else ({next(iter(burst.secrets))[-60:]})"
+        )
         before = f"; until then it knew {burst.known}" if burst.history and bulk else ""
         self.report(
             f"{reader.identity.id}|{burst.start}",
@@ -217,5 +244,3 @@ def _names(event: Event) -> list[tuple[str, int]]:
         chosen = [t.id for t in detail.targets if t.type.lower() not in ("user", "appuser")] or [t.id for t in detail.targets]
         return [(f"{action.service}:{t}", 1) for t in chosen[:100]]
     return [(detail.targets[0].id, 1)]
-
-

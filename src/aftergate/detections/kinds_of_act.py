@@ -9,15 +9,28 @@ from aftergate.vocabulary import Action, Kind, Tag
 
 _GRAVE = frozenset(
     {Tag.PRIVILEGE_GRANT, Tag.CREDENTIAL_ADD, Tag.TRUST_CHANGE, Tag.FACTOR_RESET, Tag.FACTOR_ADD, Tag.FACTOR_REMOVE, Tag.PASSWORD_CHANGE}
-    | {Tag.DEFENCE_WEAKEN, Tag.IMPERSONATE, Tag.IDENTITY_CREATE, Tag.IDENTITY_DISABLE, Tag.MAIL_RULE, Tag.SHARE_CHANGE, Tag.AI_ENABLE, Tag.OWNER_ADD}
+    | {
+        Tag.DEFENCE_WEAKEN,
+        Tag.IMPERSONATE,
+        Tag.IDENTITY_CREATE,
+        Tag.IDENTITY_DISABLE,
+        Tag.MAIL_RULE,
+        Tag.SHARE_CHANGE,
+        Tag.AI_ENABLE,
+        Tag.OWNER_ADD,
+    }
 )
-_SERIOUS = frozenset({Tag.SECRET_READ, Tag.REMOTE_EXEC, Tag.MAIL_READ, Tag.AI_INVOKE, Tag.DEFENCE_CHANGE, Tag.IDENTITY_ENABLE, Tag.REVOKE, Tag.APP_CREATE})
+_SERIOUS = frozenset(
+    {Tag.SECRET_READ, Tag.REMOTE_EXEC, Tag.MAIL_READ, Tag.AI_INVOKE, Tag.DEFENCE_CHANGE, Tag.IDENTITY_ENABLE, Tag.REVOKE, Tag.APP_CREATE}
+)
 _STORES = re.compile(
     r"s3|dynamodb|rds|sql|redshift|athena|glue|bigquery|storage|spanner|firestore|secret|kms|iam|organizations|sso|identitystore|role|polic|users?\Z|groups?\Z|"
     r"directory|serviceprincipals|applications|cloudresourcemanager|snapshot|backup|vault"
 )
 # where names, certificates and traffic point: who changes them stands in for the organisation
-_NAMES = re.compile(r"route53|(?:^|[^a-z])dns|acm(?:-pca)?\Z|certificate|domains?\Z|cloudfront|frontdoor|k8s-ingresses|trafficmanager|privateca")
+_NAMES = re.compile(
+    r"route53|(?:^|[^a-z])dns|acm(?:-pca)?\Z|certificate|domains?\Z|cloudfront|frontdoor|k8s-ingresses|trafficmanager|privateca"
+)
 _VERB = re.compile(
     r"^(?:BatchGet|List|Describe|Get|Search|Lookup|Simulate|Check|Discover|Query|Scan|Head|Test|Count|Fetch|AggregatedList|Analyze|View)(?=[A-Z0-9]|$)"
 )
@@ -35,7 +48,15 @@ def weight_of(action: Action) -> float:
         return 3.0
     if tags & _SERIOUS or kind in (Kind.DATA_EXPORT, Kind.SECRET_READ, Kind.IDENTITY_LIFECYCLE, Kind.FACTOR_CHANGE, Kind.ROLE_CHANGE):
         return 2.0
-    if kind in (Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE, Kind.SESSION_END, Kind.TOKEN_REVOKE):
+    if kind in (
+        Kind.SIGN_IN,
+        Kind.SILENT_SIGN_IN,
+        Kind.TOKEN_ISSUE,
+        Kind.TOKEN_REFRESH,
+        Kind.TOKEN_EXCHANGE,
+        Kind.SESSION_END,
+        Kind.TOKEN_REVOKE,
+    ):
         return 0.0
     if kind is Kind.DATA_READ:
         return 2.0 if _STORES.search(service) else 1.0

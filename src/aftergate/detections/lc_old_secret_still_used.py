@@ -44,7 +44,11 @@ class Detection(Rule):
             "Two keys for two consumers: without an addition in the log, the old key must have been given up first.",
         ),
         blind=("A thief who uses the old key from the consumer's own network.", "Logs that do not name the key."),
-        recommended=("Delete the old key", "Find the consumer that still holds it, by address and program", "Review what the old key did since the rotation"),
+        recommended=(
+            "Delete the old key",
+            "Find the consumer that still holds it, by address and program",
+            "Review what the old key did since the rotation",
+        ),
         half_life_d=30.0,
     )
     subscriptions = (
@@ -56,7 +60,9 @@ class Detection(Rule):
 
     def wants(self, shape: Shape) -> bool:
         actor = shape.actor  # a role has session keys only, which nobody rotates
-        return shape.error is None and not (shape.source.startswith("aws.") and (actor.role is not None or ":role/" in actor.id) and not shape.action.tags)
+        return shape.error is None and not (
+            shape.source.startswith("aws.") and (actor.role is not None or ":role/" in actor.id) and not shape.action.tags
+        )
 
     def start(self) -> None:
         self.keys: dict[str, list[Life]] = {}  # identity -> its long-lived credentials, oldest first
@@ -123,7 +129,12 @@ class Detection(Rule):
             if new is life or new.first <= life.first or not _same_kind(life, new):
                 continue
             # a person's keys come and go with machines and repositories: only a logged addition makes one a rotation
-            given_up = event.actor.kind != "human" and facts.gap_ms >= IDLE_MS and event.time - facts.gap_ms < new.first + 3 * DAY_MS and new.count > 2
+            given_up = (
+                event.actor.kind != "human"
+                and facts.gap_ms >= IDLE_MS
+                and event.time - facts.gap_ms < new.first + 3 * DAY_MS
+                and new.count > 2
+            )
             if given_up:
                 return _Rotation(new.id, new.first, new.first_event)
         identity = facts.identity
@@ -178,7 +189,11 @@ class Detection(Rule):
     def _removed(self, event: Event, facts: Facts, life: Life) -> None:
         death = life.death
         assert death is not None
-        if death.reason not in ("removed", "rotated") or event.time - death.time <= REMOVED_MS or self.revived.get(life.id, 0) >= death.time:
+        if (
+            death.reason not in ("removed", "rotated")
+            or event.time - death.time <= REMOVED_MS
+            or self.revived.get(life.id, 0) >= death.time
+        ):
             return
         self._report(
             event, facts, life, _Rotation("", death.time, death.event), "high",

@@ -107,7 +107,13 @@ class Detection(Rule):
         past = event.time - end.time
         if past < REPLICATION_MS:
             return
-        if end.source == event.source and end.account and event.shape.account and end.account != event.shape.account and event.source.startswith("github"):
+        if (
+            end.source == event.source
+            and end.account
+            and event.shape.account
+            and end.account != event.shape.account
+            and event.source.startswith("github")
+        ):
             return  # removed from one organisation, still a member of another
         lawful, sure = _lawful(event, facts, end)
         if event.time <= lawful:
@@ -151,7 +157,9 @@ def _lawful(event: Event, facts: Facts, end: _End) -> tuple[int, bool]:
         mint = facts.life.mint if facts.life is not None else None
         if key.startswith("ASIA") or (not key and event.session):
             if mint is not None and mint.time <= end.time:
-                return (mint.expires_at or mint.time + (STS_USER_MS if mint.grant == "session_token" else STS_ROLE_MS)) + 5 * MINUTE_MS, True
+                return (
+                    mint.expires_at or mint.time + (STS_USER_MS if mint.grant == "session_token" else STS_ROLE_MS)
+                ) + 5 * MINUTE_MS, True
             if mint is not None:
                 return end.time + REPLICATION_MS, end.source == event.source
             # its mint is in no log: it was made at the latest when first used, or when the identity ended

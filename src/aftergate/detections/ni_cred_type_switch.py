@@ -133,7 +133,9 @@ class Detection(Rule):
             severity = "medium"
         if severity == "low" and (not fresh or kind.startswith("role by")):
             return  # a rotation; or a role that two callers share
-        if added is not None and (self.directory.is_rotator(added.by) or self.directory.is_deployer(added.by) or (added.machine and points < 2)):
+        if added is not None and (
+            self.directory.is_rotator(added.by) or self.directory.is_deployer(added.by) or (added.machine and points < 2)
+        ):
             severity = "low"
             traps.append("added by the pipeline or rotator that manages it")
         elif severity == "low":
@@ -162,7 +164,12 @@ class Detection(Rule):
         names = [name for t in targets[:1] for name in (t.id, *t.names)]
         known = any(facts.identity.id in self.managers.get(name, ()) for name in names)
         # a person who never managed this target, where the person has no habit of it
-        added = _Added(event, facts.identity.id, event.actor.kind in ("workload", "service", "third_party_app"), not known and not self._own(facts, names))
+        added = _Added(
+            event,
+            facts.identity.id,
+            event.actor.kind in ("workload", "service", "third_party_app"),
+            not known and not self._own(facts, names),
+        )
         for key in event.d.issued:
             self.by_key[key] = added
         for name in names:

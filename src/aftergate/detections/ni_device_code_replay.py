@@ -130,7 +130,9 @@ class Detection(Rule):
             return
         if origin.network not in RENTED or event.agent.kind not in SCRIPTED:
             return
-        self._report(event, facts, grant, "high", f"redeemed {span(event.time - grant.approved)} later by {event.agent.family} at {place(origin)}")
+        self._report(
+            event, facts, grant, "high", f"redeemed {span(event.time - grant.approved)} later by {event.agent.family} at {place(origin)}"
+        )
 
     def _used(self, event: Event, facts: Facts, grant: _Grant) -> None:
         origin = event.origin
@@ -161,7 +163,11 @@ class Detection(Rule):
         self._report(event, facts, grant, severity, f"used from {place(origin)} with {event.agent.family}", traps)
 
     def _report(self, event: Event, facts: Facts, grant: _Grant, severity: Severity, what: str, traps: list[str] | None = None) -> None:
-        approved = f"approved from {place(grant.approver)} at {when(grant.approved)}" if grant.approver is not None else "approved before this log begins"
+        approved = (
+            f"approved from {place(grant.approver)} at {when(grant.approved)}"
+            if grant.approver is not None
+            else "approved before this log begins"
+        )
         polled = f", redeemed at {place(grant.poller)}" if grant.poller is not None and grant.poller is not event.origin else ""
         subject = subject_of(facts.identity, event, lives=(facts.session,))
         self.report(

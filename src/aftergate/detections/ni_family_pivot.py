@@ -77,7 +77,10 @@ class Detection(Rule):
         recommended=("Revoke the session's refresh tokens", "Read what the new client did since", "Bind tokens to devices for this client"),
     )
     subscriptions = (
-        on(kinds=(Kind.SILENT_SIGN_IN, Kind.TOKEN_REFRESH), bits=Bit.IDENTITY_CLIENT | Bit.IDENTITY_RESOURCE | Bit.SESSION_CLIENT | Bit.IDENTITY_NET),
+        on(
+            kinds=(Kind.SILENT_SIGN_IN, Kind.TOKEN_REFRESH),
+            bits=Bit.IDENTITY_CLIENT | Bit.IDENTITY_RESOURCE | Bit.SESSION_CLIENT | Bit.IDENTITY_NET,
+        ),
     )
 
     def start(self) -> None:

@@ -58,7 +58,9 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.legs: dict[str, _Leg] = {}
-        self.habits: dict[tuple[str, str | None], list[tuple[Origin, int]]] = {}  # (identity, client): where its codes were redeemed, and when first
+        self.habits: dict[
+            tuple[str, str | None], list[tuple[Origin, int]]
+        ] = {}  # (identity, client): where its codes were redeemed, and when first
         self.apart: dict[str, list[int]] = {}  # client: redemptions beside the browser, elsewhere
 
     def step(self, event: Event, facts: Facts) -> None:
@@ -69,7 +71,12 @@ class Detection(Rule):
             if session is not None and event.d.grant in (None, "authorization_code", "login") and event.d.transfer is None:
                 self.legs[session] = _Leg(event)
             return
-        if session is None or event.d.transfer is not None or event.d.incoming is not None or event.d.grant in ("refresh_token", "device_code"):
+        if (
+            session is None
+            or event.d.transfer is not None
+            or event.d.incoming is not None
+            or event.d.grant in ("refresh_token", "device_code")
+        ):
             return
         leg = self.legs.get(session)
         if leg is None or event.shape.client != leg.client or event.time - leg.time > REDEEM_MS:

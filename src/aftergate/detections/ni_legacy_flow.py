@@ -29,12 +29,20 @@ class Detection(Rule):
             "Several identities that start together from the organisation's own network: a roll-out.",
         ),
         blind=("Entra names the flow only in recent log schemas.", "A federated console login says nothing of the factor."),
-        recommended=("Ask the owner whether the sign-in was theirs", "Reset the password", "Forbid the flow by policy, with a dated exception for what still needs it"),
+        recommended=(
+            "Ask the owner whether the sign-in was theirs",
+            "Reset the password",
+            "Forbid the flow by policy, with a dated exception for what still needs it",
+        ),
     )
     subscriptions = (
         on(kinds=[Kind.SIGN_IN], sources=("entra.", "okta", "auth0", "keycloak", "oauth", "aws.")),
         # a flow new to an identity comes with another program, place or class of sign-in
-        on(kinds=[Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE], sources=("entra.", "okta", "auth0", "keycloak", "oauth"), bits=Bit.NEW_COMBINATION),
+        on(
+            kinds=[Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE],
+            sources=("entra.", "okta", "auth0", "keycloak", "oauth"),
+            bits=Bit.NEW_COMBINATION,
+        ),
     )
 
     def start(self) -> None:

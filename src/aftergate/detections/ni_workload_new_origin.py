@@ -58,7 +58,13 @@ class Detection(Rule):
     def wants(self, shape: Shape) -> bool:
         if not shape.origin.known or shape.actor.first_party or shape.action.kind is Kind.CREDENTIAL_CREATE:
             return False
-        return shape.error is None or shape.action.kind not in (Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE)
+        return shape.error is None or shape.action.kind not in (
+            Kind.SIGN_IN,
+            Kind.SILENT_SIGN_IN,
+            Kind.TOKEN_ISSUE,
+            Kind.TOKEN_REFRESH,
+            Kind.TOKEN_EXCHANGE,
+        )
 
     def start(self) -> None:
         self.moves: list[tuple[str, str, Event, Identity]] = []  # key, network, event: roll-outs show at the end
@@ -142,7 +148,9 @@ def _federated(event: Event, facts: Facts) -> bool:
     if detail.grant in ("web_identity", "token_exchange", "jwt_bearer") or detail.credential_type == "federated" or detail.run is not None:
         return True
     mint = facts.life.mint if facts.life is not None else None
-    return mint is not None and (mint.grant in ("web_identity", "token_exchange") or (mint.detail is not None and mint.detail.run is not None))
+    return mint is not None and (
+        mint.grant in ("web_identity", "token_exchange") or (mint.detail is not None and mint.detail.run is not None)
+    )
 
 
 def _places(origins: list[Origin]) -> list[Origin]:

@@ -196,7 +196,12 @@ def novelty(before: Iterable[Origin], origin: Origin) -> tuple[int, tuple[str, .
 def agent_new(agents: dict[str, int], event: Event) -> bool:
     """True for a program that this identity has not used before this event; an unnamed program is no evidence."""
     first = agents.get(event.agent.family)
-    return event.agent.family != "unknown" and bool(agents) and (first is None or first >= event.time) and any(t < event.time for t in agents.values())
+    return (
+        event.agent.family != "unknown"
+        and bool(agents)
+        and (first is None or first >= event.time)
+        and any(t < event.time for t in agents.values())
+    )
 
 
 def machine_named(identity: Identity) -> bool:
@@ -211,7 +216,9 @@ def nonhuman(identity: Identity, event: Event) -> bool:
         return True
     if kind not in ("human", "unknown") or not machine_named(identity):
         return False
-    return not any(shape.agent.kind in ("browser", "mobile_app", "desktop_app") for shape, use in identity.uses.items() if use.first < event.time)
+    return not any(
+        shape.agent.kind in ("browser", "mobile_app", "desktop_app") for shape, use in identity.uses.items() if use.first < event.time
+    )
 
 
 def test_named(*names: str | None) -> bool:
@@ -219,4 +226,6 @@ def test_named(*names: str | None) -> bool:
     return any(name and _TEST_NAME.search(name.lower()) for name in names)
 
 
-_TEST_NAME = re.compile(r"(?:^|[^a-z])(?:dev|develop|development|test|testing|tests|sandbox|staging|stage|playground|demo|qa|lab|nonprod|preview)(?:[^a-z]|$)")
+_TEST_NAME = re.compile(
+    r"(?:^|[^a-z])(?:dev|develop|development|test|testing|tests|sandbox|staging|stage|playground|demo|qa|lab|nonprod|preview)(?:[^a-z]|$)"
+)

@@ -107,13 +107,21 @@ class Detection(Rule):
         if subject is None:
             return
         role = event.target or event.actor.id
-        made = _Grant(role, event.d.run, event.time, event.id, subject.told, [event.origin] if event.origin.known else [], list(event.d.issued))
+        made = _Grant(
+            role, event.d.run, event.time, event.id, subject.told, [event.origin] if event.origin.known else [], list(event.d.issued)
+        )
         for issued in event.d.issued:
             self.grants[issued] = made
             self.watch(issued)
         if event.source == "gcp.audit":
             held = self.by_pipeline.get(event.actor.id)
-            if held is not None and event.time - held.time < HOUR_MS and held.homes and event.origin.known and not self._at_home(held, event.origin):
+            if (
+                held is not None
+                and event.time - held.time < HOUR_MS
+                and held.homes
+                and event.origin.known
+                and not self._at_home(held, event.origin)
+            ):
                 if self._learned_elsewhere(held, event):
                     return
             self.by_pipeline[event.actor.id] = made
@@ -123,7 +131,11 @@ class Detection(Rule):
     def _by_actor(self, event: Event) -> _Grant | None:
         for name in (event.actor.id, *event.d.act):
             grant = self.by_pipeline.get(name)
-            if grant is not None and 0 <= event.time - grant.time <= HOUR_MS + _GRACE_MS and event.kind not in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE):
+            if (
+                grant is not None
+                and 0 <= event.time - grant.time <= HOUR_MS + _GRACE_MS
+                and event.kind not in (Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE)
+            ):
                 return grant
         return None
 

@@ -11,7 +11,7 @@ from aftergate.detections.pipelines import DEFAULT_BRANCHES, CiSubject, Runs, pi
 from aftergate.detections.reasoning import test_named, when
 from aftergate.lineage.state import DAY_MS
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
+from aftergate.vocabulary import Event, Kind, Severity, Tag
 
 _FEDERATED = "the federated credentials"  # Entra names the credential, not the subject behind it
 _ENOUGH = 3  # earlier runs that make a habit
@@ -53,7 +53,9 @@ class Detection(Rule):
             "Roles that many repositories share.",
             "A pipeline that opened the role's trust shortly before.",
         ),
-        blind=("CloudTrail keeps subject and audience only: workflow and trigger are known where the forge's log is read too and the run id stands in the session name.",),
+        blind=(
+            "CloudTrail keeps subject and audience only: workflow and trigger are known where the forge's log is read too and the run id stands in the session name.",
+        ),
         recommended=(
             "Narrow the role's trust policy to repository and branch or environment",
             "Revoke the session that the run was given",
@@ -159,7 +161,9 @@ class Detection(Rule):
         run = self.runs.by_id.get(visit.run or "")
         if run is not None and run.trigger in _UNREVIEWED and subject.context != "pull_request":
             severity, reason = raise_to(severity, "high"), f"{reason}, started by {run.trigger}"
-        usual = max(((v.subject.told, sum(1 for o in earlier if o.subject == v.subject)) for v in earlier), key=lambda pair: (pair[1], pair[0]))
+        usual = max(
+            ((v.subject.told, sum(1 for o in earlier if o.subject == v.subject)) for v in earlier), key=lambda pair: (pair[1], pair[0])
+        )
         self._tell(
             name, visit, severity, traps,
             f"On {when(now)} {name.rpartition('/')[2]} was taken by {subject.told}: {reason}. "
@@ -189,15 +193,41 @@ class Detection(Rule):
             flows = [w for _, w, _ in known]
             if id(visit) not in odd and len(known) >= 5:
                 then = when(visit.event.time)
-                if run.repo and run.repo != visit.subject.repo and all(self.runs.by_id[v.run or ""].repo == v.subject.repo for v, _, _ in known):
-                    self._tell(name, visit, "high", [], f"On {then} {name.rpartition('/')[2]} was taken in the name of {visit.subject.repo}, but run {visit.run} belongs to {run.repo}.")
+                if (
+                    run.repo
+                    and run.repo != visit.subject.repo
+                    and all(self.runs.by_id[v.run or ""].repo == v.subject.repo for v, _, _ in known)
+                ):
+                    self._tell(
+                        name,
+                        visit,
+                        "high",
+                        [],
+                        f"On {then} {name.rpartition('/')[2]} was taken in the name of {visit.subject.repo}, but run {visit.run} belongs to {run.repo}.",
+                    )
                 elif run.trigger in _UNREVIEWED and not triggers & _UNREVIEWED:
-                    self._tell(name, visit, "high", [], f"On {then} {name.rpartition('/')[2]} was taken by run {visit.run} of {visit.subject.repo}, started by {run.trigger}; the {len(known)} runs before were not.")
+                    self._tell(
+                        name,
+                        visit,
+                        "high",
+                        [],
+                        f"On {then} {name.rpartition('/')[2]} was taken by run {visit.run} of {visit.subject.repo}, started by {run.trigger}; the {len(known)} runs before were not.",
+                    )
                 elif run.workflow and run.workflow not in flows and len(set(flows)) <= 2:
-                    after = [self.runs.by_id[v.run or ""].workflow for v in role.visits if v.event.time > visit.event.time and v.run in self.runs.by_id]
+                    after = [
+                        self.runs.by_id[v.run or ""].workflow
+                        for v in role.visits
+                        if v.event.time > visit.event.time and v.run in self.runs.by_id
+                    ]
                     renamed = after.count(run.workflow) >= 2 and not set(flows) & set(after)
                     severity: Severity = "low" if renamed else "medium"
-                    self._tell(name, visit, severity, ["the workflow was renamed"] if renamed else [], f"On {then} {name.rpartition('/')[2]} was taken by workflow {run.workflow} of {visit.subject.repo}; the {len(known)} runs before were of {flows[-1]}.")
+                    self._tell(
+                        name,
+                        visit,
+                        severity,
+                        ["the workflow was renamed"] if renamed else [],
+                        f"On {then} {name.rpartition('/')[2]} was taken by workflow {run.workflow} of {visit.subject.repo}; the {len(known)} runs before were of {flows[-1]}.",
+                    )
             known.append((visit, run.workflow, run.trigger))
 
     def _tell(self, name: str, visit: _Visit, severity: Severity, traps: list[str], narrative: str) -> None:

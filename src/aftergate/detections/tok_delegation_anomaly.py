@@ -134,7 +134,9 @@ class Detection(Rule):
             chain = _Chain(
                 (*(before.path if before is not None else start), event.target),
                 (*(before.events if before is not None else ()), event.id)[-8:],
-                (*(before.credentials if before is not None else ()), *([event.credential] if event.credential else []), *detail.issued)[-16:],
+                (*(before.credentials if before is not None else ()), *([event.credential] if event.credential else []), *detail.issued)[
+                    -16:
+                ],
             )
             if len(self.chains) > _LIMIT:
                 self.chains.clear()
@@ -151,7 +153,11 @@ class Detection(Rule):
             return ((*reversed(detail.act), actor.id), (event.id,), ()) if detail.act else nothing
         if event.source.startswith("kubernetes."):
             whom = (detail.params or {}).get("impersonated")
-            return ((facts.identity.id, whom), (event.id,), (event.credential,) if event.credential else ()) if isinstance(whom, str) else nothing
+            return (
+                ((facts.identity.id, whom), (event.id,), (event.credential,) if event.credential else ())
+                if isinstance(whom, str)
+                else nothing
+            )
         if detail.act and (len(detail.act) > 1 or event.source.startswith("agent")):
             mine = _short(actor.id)
             acting = [a for a in reversed(detail.act) if a != actor.id and _short(a) != mine]
@@ -194,7 +200,14 @@ class Detection(Rule):
         return identity is not None and identity.kind != "human" and established(identity, now, days=3, events=30)
 
     def _judge(
-        self, path: tuple[str, ...], fresh: list[tuple[str, str]], events: tuple[str, ...], credentials: tuple[str, ...], event: Event, facts: Facts, root: _Root
+        self,
+        path: tuple[str, ...],
+        fresh: list[tuple[str, str]],
+        events: tuple[str, ...],
+        credentials: tuple[str, ...],
+        event: Event,
+        facts: Facts,
+        root: _Root,
     ) -> None:
         now = event.time
         targets = [b for _, b in fresh] or [path[-1]]
@@ -202,7 +215,9 @@ class Detection(Rule):
         depth = _depth(root, now)
         deeper = len(path) > depth > 0
         powerful = any(_POWERFUL.search(t.rpartition("/")[2].partition("@")[0].lower().replace("_", "-")) or _camel(t) for t in targets)
-        crossing = len({a for a in map(_account, path) if a}) > len({a for a in map(_account, (path[0], *root.targets)) if a} | {_account(path[1])})
+        crossing = len({a for a in map(_account, path) if a}) > len(
+            {a for a in map(_account, (path[0], *root.targets)) if a} | {_account(path[1])}
+        )
         person = self._human(path[0], event)
         peers = len(self.reached.get(last, set()) - {path[0]})
         points = 1 + (2 if deeper and len(path) - depth > 1 and len(fresh) > 1 else deeper) + 2 * powerful + crossing
@@ -253,7 +268,13 @@ class Detection(Rule):
     def _more(self, key: str, event: Event) -> None:
         found = self.book.get(self.meta.slug, key)
         if found is not None and len(found.evidence) < 12 and event.time - found.started < 6 * HOUR_MS:
-            self.report(key, event, narrative=found.narrative, severity=found.severity, subject=subject_of(sessions=[event.session], credentials=[event.credential]))
+            self.report(
+                key,
+                event,
+                narrative=found.narrative,
+                severity=found.severity,
+                subject=subject_of(sessions=[event.session], credentials=[event.credential]),
+            )
 
     def _human(self, name: str, event: Event) -> bool:
         identity: Identity | None = self.world.identity(name)
@@ -290,4 +311,6 @@ def _pattern(name: str) -> str:
 
 def _camel(name: str) -> bool:
     """True for `OrganizationAccountAccessRole`, `MyAdminRole`: power words in capitals."""
-    return bool(re.search(r"(?:^|[a-z/])(?:Admin|Organization|Owner|Root|PowerUser|BreakGlass)", name.rpartition("/")[2] if "/" in name else name))
+    return bool(
+        re.search(r"(?:^|[a-z/])(?:Admin|Organization|Owner|Root|PowerUser|BreakGlass)", name.rpartition("/")[2] if "/" in name else name)
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import agent_new, homes, nonhuman, novelty, ours, place, span, when, who
-from aftergate.lineage.state import DAY_MS, Identity, Life
+from aftergate.lineage.state import DAY_MS, Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Severity, Shape
 

@@ -16,7 +16,9 @@ from aftergate.vocabulary import Bit, Event, Kind, Severity, Subject, Tag
 
 _SOURCES = ("kubernetes.", "gcp.", "aws.", "entra.", "vault")
 _LIMIT = 20_000
-_MACHINE_NAME = re.compile(r"(?:^|[^a-z])(?:svc|service|bot|robot|machine|app|ci|cd|deploy(?:er)?|backup|sync|batch|mailer|exporter|importer|agent|probe|etl|job|worker|api)(?:[^a-z]|\Z)")
+_MACHINE_NAME = re.compile(
+    r"(?:^|[^a-z])(?:svc|service|bot|robot|machine|app|ci|cd|deploy(?:er)?|backup|sync|batch|mailer|exporter|importer|agent|probe|etl|job|worker|api)(?:[^a-z]|\Z)"
+)
 
 
 class _Minter(Struct):
@@ -61,7 +63,10 @@ class Detection(Rule):
             "Whoever creates an identity makes its first credential; infrastructure tools make them under review.",
             "People who do it again and again, as developers do.",
         ),
-        blind=("Who minted is unknown where the log begins later than the habit.", "A token made by the usual minter that was itself taken over."),
+        blind=(
+            "Who minted is unknown where the log begins later than the habit.",
+            "A token made by the usual minter that was itself taken over.",
+        ),
         recommended=(
             "Revoke the token, or delete the object it is bound to",
             "Ask the person or workload that made it",

@@ -59,8 +59,15 @@ class Detection(Rule):
             "Role trust that names a service or an own account.",
             "Removing trust.",
         ),
-        blind=("Whether a foreign account belongs to a partner is not in the logs.", "Logs that do not show the policy are weighed by the operation."),
-        recommended=("Put the former trust policy, issuer or key back", "End sessions that came in by the new trust", "End the session that changed it"),
+        blind=(
+            "Whether a foreign account belongs to a partner is not in the logs.",
+            "Logs that do not show the policy are weighed by the operation.",
+        ),
+        recommended=(
+            "Put the former trust policy, issuer or key back",
+            "End sessions that came in by the new trust",
+            "End the session that changed it",
+        ),
         half_life_d=60.0,
     )
     subscriptions = (on(tags=[Tag.TRUST_CHANGE]),)
@@ -144,14 +151,33 @@ class Detection(Rule):
         if event.source.startswith("aws."):
             weight = {"CreateOpenIDConnectProvider": 3, "CreateSAMLProvider": 3, "CreateTrustAnchor": 3, "UpdateTrustAnchor": 3,
                       "ConfigureExternalIdP": 3, "EnableExternalIdPConfigurationForDirectory": 3, "CreateTrustedTokenIssuer": 3}.get(verb, 2)  # fmt: skip
-            if verb in ("CreateProfile", "UpdateProfile", "EnableProfile", "CreateInstance", "CreateIdentityProvider", "UpdateIdentityProvider"):
+            if verb in (
+                "CreateProfile",
+                "UpdateProfile",
+                "EnableProfile",
+                "CreateInstance",
+                "CreateIdentityProvider",
+                "UpdateIdentityProvider",
+            ):
                 weight = 1
-            return weight, f"{verb}{' ' + str(params.get('url') or params.get('name') or '') if params.get('url') or params.get('name') else ''}", []
+            return (
+                weight,
+                f"{verb}{' ' + str(params.get('url') or params.get('name') or '') if params.get('url') or params.get('name') else ''}",
+                [],
+            )
         if event.source in ("okta", "gcp.audit", "github.audit", "google.admin"):
             lower = name.lower()
             strong = any(w in lower for w in ("idp", "pool", "sso", "saml", "identity_provider", "oidc", "ssh_certificate"))
-            return (3 if strong and "sensitive" not in lower else 2 if strong else 1), f"{name}: who may vouch for identities was changed", []
-        return (2 if re.search(r"post|create|put|update|/config|sys/auth|keys", name, re.IGNORECASE) and "patch" not in name.lower() else 1), name, []
+            return (
+                (3 if strong and "sensitive" not in lower else 2 if strong else 1),
+                f"{name}: who may vouch for identities was changed",
+                [],
+            )
+        return (
+            (2 if re.search(r"post|create|put|update|/config|sys/auth|keys", name, re.IGNORECASE) and "patch" not in name.lower() else 1),
+            name,
+            [],
+        )
 
     def _entra(self, event: Event, name: str) -> tuple[int, str, list[str]]:
         lower, detail = name.lower(), event.d
@@ -167,7 +193,11 @@ class Detection(Rule):
                 seen.add(organisation)
             if _WIDE_SUBJECT.fullmatch(subject):
                 return 4, f"any workload of {issuer} may become the application ({subject})", []
-            return (3 if new else 1 if issuer else 2), f"federated subject {subject or 'unknown'} of {'an issuer or organisation never seen' if new else issuer or 'an unknown issuer'}", []
+            return (
+                (3 if new else 1 if issuer else 2),
+                f"federated subject {subject or 'unknown'} of {'an issuer or organisation never seen' if new else issuer or 'an unknown issuer'}",
+                [],
+            )
         if "federation settings" in lower:
             old, new_issuer = changed.get("IssuerUri", ("", ""))
             same = (bool(old) and old == new_issuer) or ("IssuerUri" not in changed and bool(changed))
@@ -193,7 +223,11 @@ def _role_trust(document: Any) -> tuple[int, str, list[str]]:
         for kind, value in statement.principals:
             if kind == "Federated":
                 subjects = [v for _, key, values in statement.conditions if key.endswith(":sub") for v in values]
-                claims = [key for _, key, _ in statement.conditions if ":" in key and not key.lower().startswith(("aws:", "sts:")) and not key.endswith(":aud")]
+                claims = [
+                    key
+                    for _, key, _ in statement.conditions
+                    if ":" in key and not key.lower().startswith(("aws:", "sts:")) and not key.endswith(":aud")
+                ]
                 workload = "oidc-provider" in value
                 if workload and not claims:
                     return 4, f"every identity of {value.rpartition('oidc-provider/')[2]} may take the role", []

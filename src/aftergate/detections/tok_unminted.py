@@ -69,7 +69,11 @@ class Detection(Rule):
         ),
     )
     # mints come with a new id each and are never repeated events; the first subscription marks the hours with mints
-    subscriptions = (on(kinds=_MINTS), on(bits=Bit.UNMINTED), on(sources=("kubernetes.", "graph.", "keycloak", "oauth"), bits=Bit.LIFE_IP | Bit.LIFE_ACTION))
+    subscriptions = (
+        on(kinds=_MINTS),
+        on(bits=Bit.UNMINTED),
+        on(sources=("kubernetes.", "graph.", "keycloak", "oauth"), bits=Bit.LIFE_IP | Bit.LIFE_ACTION),
+    )
 
     def wants(self, shape: Shape) -> bool:
         return shape.source in _ISSUERS or shape.source.startswith("entra.")

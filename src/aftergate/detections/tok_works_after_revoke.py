@@ -34,7 +34,11 @@ class Detection(Rule):
             "A key switched off within the last two hours, used by its usual consumer from its usual place: low.",
         ),
         blind=("Credentials that no log names, and revocations made in systems whose log is not read.",),
-        recommended=("Revoke again, one level up: the session, then the grant", "Disable the identity until the credential is refused", "Open a case with the provider"),
+        recommended=(
+            "Revoke again, one level up: the session, then the grant",
+            "Disable the identity until the credential is refused",
+            "Open a case with the provider",
+        ),
         half_life_d=30.0,
     )
     subscriptions = (on(bits=Bit.AFTER_DEATH),)
@@ -56,7 +60,10 @@ class Detection(Rule):
             return
         severity: Severity = "critical"
         traps: list[str] = []
-        known = any(shape.origin.net == event.shape.origin.net and shape.agent.family == event.shape.agent.family and use.first < death.time for shape, use in life.uses.items())
+        known = any(
+            shape.origin.net == event.shape.origin.net and shape.agent.family == event.shape.agent.family and use.first < death.time
+            for shape, use in life.uses.items()
+        )
         if death.reason != "revoked" and lag <= SPREAD_MS and known:
             severity = "low"
             traps.append("a key that was switched off minutes ago, used by its usual consumer: the change may still be spreading")

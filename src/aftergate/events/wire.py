@@ -12,7 +12,6 @@ from msgspec import Struct
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Action, Actor, Agent, Detail, Event, Kind, Origin, Shape, Tag
 
-
 T = TypeVar("T")
 
 
@@ -127,7 +126,17 @@ class Packer:
             batch.agents.append(shape.agent)
         batch.shapes.append(
             _ShapeRow(
-                shape.source, action, actor, origin, agent, shape.error, shape.client, shape.client_name, shape.resource, shape.device, shape.silent,
+                shape.source,
+                action,
+                actor,
+                origin,
+                agent,
+                shape.error,
+                shape.client,
+                shape.client_name,
+                shape.resource,
+                shape.device,
+                shape.silent,
                 shape.account,
             )
         )
@@ -164,10 +173,21 @@ class Unpacker:
         for s in batch.shapes:
             self._shapes.append(
                 self._intern.shape(
-                    s.source, self._actions[s.action], self._actors[s.actor], self._origins[s.origin], self._agents[s.agent], s.error, s.client,
-                    s.client_name, s.resource, s.device, s.silent, s.account,
+                    s.source,
+                    self._actions[s.action],
+                    self._actors[s.actor],
+                    self._origins[s.origin],
+                    self._agents[s.agent],
+                    s.error,
+                    s.client,
+                    s.client_name,
+                    s.resource,
+                    s.device,
+                    s.silent,
+                    s.account,
                 )
             )
+
         def lookup(values: list[T], column: list[int] | None) -> Iterable[T | None]:
             return repeat(None) if column is None else map(values.__getitem__, column)
 

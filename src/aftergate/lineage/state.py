@@ -80,7 +80,7 @@ class Life(Struct, eq=False):
         return _fold(self.uses, "origin")
 
     def nets(self) -> dict[str, Use]:
-        return {net: use for net, use in _fold_net(self.uses).items()}
+        return _fold_net(self.uses)
 
     def agents(self) -> dict[str, Use]:
         return _fold_agent(self.uses)

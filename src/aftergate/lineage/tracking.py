@@ -98,7 +98,7 @@ class Facts:
 
 def joinable(name: str) -> bool:
     """True for names that are one actor's everywhere: e-mail addresses, object ids, ARNs of users, long opaque ids."""
-    return "@" in name or name.startswith("arn:") or bool(_GUID.match(name)) or name.startswith("system:serviceaccount:")
+    return "@" in name or name.startswith(("arn:", "system:serviceaccount:")) or bool(_GUID.match(name))
 
 
 def plain(name: str) -> str:
@@ -334,8 +334,7 @@ class World:
                     coverage.lives += 1
                     coverage.joined += life.mint is not None
                 gap = 0
-                if now < life.first:
-                    life.first = now
+                life.first = min(life.first, now)
                 if life.identity is None:
                     life.identity = identity
                 life.uses[shape] = Use(now, now, 1, 1, day_end, own)
@@ -467,7 +466,13 @@ class World:
         seen = life.parts
         if seen is None:
             last = life.shape
-            if last.origin is origin and last.agent is agent and last.client == client and last.device == device and len(life.uses) < FEW_SHAPES:
+            if (
+                last.origin is origin
+                and last.agent is agent
+                and last.client == client
+                and last.device == device
+                and len(life.uses) < FEW_SHAPES
+            ):
                 # a short life that goes on from its place with its program: only the action can be new
                 for known in life.uses:
                     if known.action is action:
@@ -710,9 +715,17 @@ class World:
         tags = event.shape.action.tags
         held = self.changes.setdefault(target, [])
         removed = (detail.params or {}).get("removed")
-        gone = [removed] if isinstance(removed, str) else [r for r in removed if isinstance(r, str)] if isinstance(removed, (list, tuple)) else []
+        gone = (
+            [removed]
+            if isinstance(removed, str)
+            else [r for r in removed if isinstance(r, str)]
+            if isinstance(removed, (list, tuple))
+            else []
+        )
         if Tag.CREDENTIAL_ADD in tags:
-            held.extend(CredentialChange(event.time, True, key, target, identity, event) for key in detail.issued or (None,) if key or not gone)
+            held.extend(
+                CredentialChange(event.time, True, key, target, identity, event) for key in detail.issued or (None,) if key or not gone
+            )
         if Tag.CREDENTIAL_REMOVE in tags and not gone:
             gone = [t.id for t in detail.targets[1:]]
         for key in gone:

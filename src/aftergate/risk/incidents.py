@@ -108,6 +108,8 @@ def _tell(story: list[Finding]) -> Incident:
         subject=subject,
         trust=min(f.trust_after for f in story),
         attack=sorted({a for f in story for a in f.attack}),
-        recommended=list(dict.fromkeys(r for f in sorted(story, key=lambda f: (-RANK[f.severity], f.started, f.id)) for r in f.recommended))[:6],
+        recommended=list(
+            dict.fromkeys(r for f in sorted(story, key=lambda f: (-RANK[f.severity], f.started, f.id)) for r in f.recommended)
+        )[:6],
         sources=sorted({s for f in story for s in f.sources}),
     )

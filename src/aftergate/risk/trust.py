@@ -78,7 +78,7 @@ def trust_of(
         for rank, reason in enumerate(held_reasons):
             left *= 1.0 - reason.penalty * (1.0 if rank == 0 else 0.25)
     reasons.sort(key=lambda r: (-r.penalty, r.finding))
-    return Trust(level, min(ids) if not name else name, max(0, min(100, round(100 * left))), tuple(reasons))
+    return Trust(level, name or min(ids), max(0, min(100, round(100 * left))), tuple(reasons))
 
 
 def set_trust(findings: list[Finding], half_lives: Mapping[str, float] | None = None) -> None:

@@ -28,88 +28,92 @@ EMPTY = Raw(b"")
 class _Issuer(Struct, gc=False):
     arn: str | None = None
     type: str | None = None
-    principalId: str | None = None  # noqa: N815  (the log's spelling)
-    userName: str | None = None  # noqa: N815
+    principalId: str | None = None
+    userName: str | None = None
 
 
 class _Attributes(Struct, gc=False):
-    creationDate: str | None = None  # noqa: N815
-    mfaAuthenticated: str | bool | None = None  # noqa: N815
+    creationDate: str | None = None
+    mfaAuthenticated: str | bool | None = None
 
 
 class _Federation(Struct, gc=False):
-    federatedProvider: str | None = None  # noqa: N815
+    federatedProvider: str | None = None
 
 
 class _Context(Struct, gc=False):
-    sessionIssuer: _Issuer | None = None  # noqa: N815
+    sessionIssuer: _Issuer | None = None
     attributes: _Attributes | None = None
-    sourceIdentity: str | None = None  # noqa: N815
-    webIdFederationData: _Federation | None = None  # noqa: N815
-    ec2RoleDelivery: str | None = None  # noqa: N815
+    sourceIdentity: str | None = None
+    webIdFederationData: _Federation | None = None
+    ec2RoleDelivery: str | None = None
 
 
 class _BehalfOf(Struct, gc=False):
-    userId: str | None = None  # noqa: N815
+    userId: str | None = None
 
 
 class _Who(Struct, gc=False):
     type: str | None = None
-    principalId: str | None = None  # noqa: N815
+    principalId: str | None = None
     arn: str | None = None
-    accountId: str | None = None  # noqa: N815
-    accessKeyId: str | None = None  # noqa: N815
-    userName: str | None = None  # noqa: N815
-    invokedBy: str | None = None  # noqa: N815
-    identityProvider: str | None = None  # noqa: N815
-    credentialId: str | None = None  # noqa: N815
-    sessionContext: _Context | None = None  # noqa: N815
-    onBehalfOf: _BehalfOf | None = None  # noqa: N815
+    accountId: str | None = None
+    accessKeyId: str | None = None
+    userName: str | None = None
+    invokedBy: str | None = None
+    identityProvider: str | None = None
+    credentialId: str | None = None
+    sessionContext: _Context | None = None
+    onBehalfOf: _BehalfOf | None = None
 
 
 class _Known(Struct, gc=False):
-    """Enough of `userIdentity` to know a caller with a key again; the rest is decoded once for each."""
+    """Enough of `userIdentity` to know a caller again; the rest is decoded once for each."""
 
-    accessKeyId: str | None = None  # noqa: N815
-    invokedBy: str | None = None  # noqa: N815
+    arn: str | None = None
+    accessKeyId: str | None = None
+    principalId: str | None = None
+    invokedBy: str | None = None
+    userName: str | None = None
+    accountId: str | None = None
 
 
 class _Full(Struct, gc=False):
-    userIdentity: _Who | None = None  # noqa: N815
+    userIdentity: _Who | None = None
 
 
 class _Record(Struct, gc=False):
-    eventID: str | None = None  # noqa: N815
-    eventTime: str | None = None  # noqa: N815
-    eventName: str | None = None  # noqa: N815
-    eventSource: str | None = None  # noqa: N815
-    sourceIPAddress: str | None = None  # noqa: N815
-    userAgent: str | None = None  # noqa: N815
-    errorCode: str | None = None  # noqa: N815
-    recipientAccountId: str | None = None  # noqa: N815
-    userIdentity: _Known | None = None  # noqa: N815
-    requestParameters: Raw = EMPTY  # noqa: N815
-    responseElements: Raw = EMPTY  # noqa: N815
-    additionalEventData: Raw = EMPTY  # noqa: N815
-    sharedEventID: str | None = None  # noqa: N815
-    vpcEndpointId: str | None = None  # noqa: N815
-    sessionCredentialFromConsole: str | bool | None = None  # noqa: N815
-    awsRegion: str | None = None  # noqa: N815
-    errorMessage: str | None = None  # noqa: N815
+    eventID: str | None = None
+    eventTime: str | None = None
+    eventName: str | None = None
+    eventSource: str | None = None
+    sourceIPAddress: str | None = None
+    userAgent: str | None = None
+    errorCode: str | None = None
+    recipientAccountId: str | None = None
+    userIdentity: _Known | None = None
+    requestParameters: Raw = EMPTY
+    responseElements: Raw = EMPTY
+    additionalEventData: Raw = EMPTY
+    sharedEventID: str | None = None
+    vpcEndpointId: str | None = None
+    sessionCredentialFromConsole: str | bool | None = None
+    awsRegion: str | None = None
+    errorMessage: str | None = None
 
 
 class _Sent(Struct, gc=False):
-    bytesTransferredOut: float | None = None  # noqa: N815
+    bytesTransferredOut: float | None = None
 
 
 class _Object(Struct, gc=False):
-    bucketName: str | None = None  # noqa: N815
-    tableName: str | None = None  # noqa: N815
-    queryExecutionId: str | None = None  # noqa: N815
+    bucketName: str | None = None
+    tableName: str | None = None
+    queryExecutionId: str | None = None
 
 
 class _Minted(Struct, gc=False):
-    accessKeyId: str | None = None  # noqa: N815
+    accessKeyId: str | None = None
     expiration: str | None = None
 
 
@@ -119,19 +123,19 @@ class _Assumed(Struct, gc=False):
 
 class _StsAnswer(Struct, gc=False):
     credentials: _Minted | None = None
-    assumedRoleUser: _Assumed | None = None  # noqa: N815
+    assumedRoleUser: _Assumed | None = None
     provider: str | None = None
-    subjectFromWebIdentityToken: str | None = None  # noqa: N815
+    subjectFromWebIdentityToken: str | None = None
 
 
 class _StsAsked(Struct, gc=False):
-    roleArn: str | None = None  # noqa: N815
-    roleSessionName: str | None = None  # noqa: N815
-    durationSeconds: int | None = None  # noqa: N815
-    sourceIdentity: str | None = None  # noqa: N815
+    roleArn: str | None = None
+    roleSessionName: str | None = None
+    durationSeconds: int | None = None
+    sourceIdentity: str | None = None
     policy: str | None = None
-    externalId: str | None = None  # noqa: N815
-    serialNumber: str | None = None  # noqa: N815
+    externalId: str | None = None
+    serialNumber: str | None = None
 
 
 class _Caller:
@@ -139,7 +143,9 @@ class _Caller:
 
     __slots__ = ("actor", "by", "by_service", "credential", "mfa", "provider", "session", "shapes", "source_identity", "subject", "type")
 
-    def __init__(self, actor: Actor, credential: str | None, session: str | None, shapes: dict[tuple[str | None, ...], tuple[Shape, bool]]) -> None:
+    def __init__(
+        self, actor: Actor, credential: str | None, session: str | None, shapes: dict[tuple[str | None, ...], tuple[Shape, bool]]
+    ) -> None:
         self.actor = actor
         self.credential = credential
         self.session = session
@@ -160,7 +166,9 @@ _GRANTS = {
 _SPLIT = frozenset({"ec2:DescribeInstanceAttribute"})  # calls whose parameter decides what they do
 _RUN = re.compile(r"(?<!\d)(\d{6,19})(?:[-_.](\d{1,3}))?(?!\d)")
 _INSTANCE = re.compile(r"i-[0-9a-f]{8,17}\Z")
-_AWS_SECRET_KEYS = frozenset({"sessionToken", "secretAccessKey", "password", "SecretString", "secretString", "SAMLAssertion", "webIdentityToken"})
+_AWS_SECRET_KEYS = frozenset(
+    {"sessionToken", "secretAccessKey", "password", "SecretString", "secretString", "SAMLAssertion", "webIdentityToken"}
+)
 
 
 def _kind_of_role(role: str, session_name: str) -> str:
@@ -198,9 +206,13 @@ class CloudTrail:
         if who is None:
             caller = self._nobody
         else:
-            found_caller = self._callers.get(who.accessKeyId) if who.accessKeyId is not None else None
+            key_id = who.accessKeyId
+            found_caller = self._callers.get(key_id) if key_id is not None else None
             if found_caller is None or found_caller.by != who.invokedBy:
-                found_caller = self._caller(who, line)
+                known = (who.arn, key_id, who.principalId, who.invokedBy, who.userName, who.accountId)
+                found_caller = self._others.get(known) or self._caller(known, line)
+                if key_id is not None:
+                    self._callers[key_id] = found_caller
             caller = found_caller
         key = (record.eventSource, name, record.sourceIPAddress, record.userAgent, record.errorCode, record.recipientAccountId)
         found = caller.shapes.get(key)
@@ -216,26 +228,20 @@ class CloudTrail:
 
     @staticmethod
     def _no_id(line: bytes) -> str:
-        import hashlib  # noqa: PLC0415  (only for trimmed records)
+        import hashlib
 
         return hashlib.sha256(line).hexdigest()[:32]
 
-    def _caller(self, known: _Known, line: bytes) -> _Caller:
-        """A caller not seen last under its key: a new one, one without a key, or one whom a service speaks for now and then."""
+    def _caller(self, known: tuple[str | None, ...], line: bytes) -> _Caller:
+        """A caller not seen before."""
         who = self._full(line).userIdentity
-        if who is None:
-            return self._nobody
-        whole = (who.arn, who.accessKeyId, who.principalId, who.invokedBy, who.userName, who.accountId, who.type)
-        made = self._others.get(whole)
-        if made is None:
-            made = self._make_caller(who)
+        made = self._make_caller(who) if who is not None else self._nobody
+        if who is not None:
             made.by = who.invokedBy
-            if len(self._others) > 500_000:
-                self._others.clear()
-                self._callers.clear()
-            self._others[whole] = made
-        if known.accessKeyId is not None:
-            self._callers[known.accessKeyId] = made
+        if len(self._others) > 500_000:
+            self._others.clear()
+            self._callers.clear()
+        self._others[known] = made
         return made
 
     def _make_caller(self, who: _Who) -> _Caller:
@@ -256,14 +262,18 @@ class CloudTrail:
                 who_id = name.lower() if "@" in name else name or role
                 actor = actor_of(who_id, (role, *([who.principalId] if who.principalId else [])), "human", account, None, role)
             else:
-                actor = actor_of(role or arn or "unidentified role", (), of, account, role.rpartition("/")[2] or None, role or None, of == "service")
+                actor = actor_of(
+                    role or arn or "unidentified role", (), of, account, role.rpartition("/")[2] or None, role or None, of == "service"
+                )
         elif kind == "AWSService" or (who.invokedBy and not who.arn):
             name = who.invokedBy or who.principalId or "aws"
             actor = actor_of(name, (), "service", account, None, None, True)
         elif kind == "Root":
             actor = actor_of(who.arn or f"arn:aws:iam::{account}:root", (), "human", account, f"root of {account}")
         elif kind in ("WebIdentityUser", "SAMLUser"):
-            actor = actor_of(who.userName or who.principalId or "federated caller", (who.principalId,) if who.principalId else (), "unknown", account)
+            actor = actor_of(
+                who.userName or who.principalId or "federated caller", (who.principalId,) if who.principalId else (), "unknown", account
+            )
         elif kind == "AWSAccount":
             actor = actor_of(who.principalId or f"account {account}", (), "unknown", account, f"account {account}")
         elif kind in ("IdentityCenterUser", "Unknown") and who.onBehalfOf is not None and who.onBehalfOf.userId:
@@ -300,12 +310,28 @@ class CloudTrail:
         agent: Agent = self.intern.agent(record.userAgent)
         silent = None
         if action.kind in (Kind.TOKEN_ISSUE, Kind.TOKEN_EXCHANGE) and caller.actor.kind != "human":
-            silent = "background_service" if caller.actor.kind == "service" else "scheduled_workload" if caller.type == "WebIdentityUser" else "background_service"
+            silent = (
+                "background_service"
+                if caller.actor.kind == "service"
+                else "scheduled_workload"
+                if caller.type == "WebIdentityUser"
+                else "background_service"
+            )
         shape = self.intern.shape(
-            SLUG, action, caller.actor, origin, agent, record.errorCode, silent=silent, account=record.recipientAccountId or caller.actor.account
+            SLUG,
+            action,
+            caller.actor,
+            origin,
+            agent,
+            record.errorCode,
+            silent=silent,
+            account=record.recipientAccountId or caller.actor.account,
         )
-        needs = bool(action.tags) or name in _SPLIT or action.kind in (
-            Kind.TOKEN_ISSUE, Kind.TOKEN_EXCHANGE, Kind.SIGN_IN, Kind.DATA_READ, Kind.IDENTITY_LIFECYCLE, Kind.CREDENTIAL_CREATE
+        needs = (
+            bool(action.tags)
+            or name in _SPLIT
+            or action.kind
+            in (Kind.TOKEN_ISSUE, Kind.TOKEN_EXCHANGE, Kind.SIGN_IN, Kind.DATA_READ, Kind.IDENTITY_LIFECYCLE, Kind.CREDENTIAL_CREATE)
         )
         made = (shape, needs)
         if len(caller.shapes) > 20_000:
@@ -410,7 +436,9 @@ class CloudTrail:
         asked = self._sts_asked(asked_raw) if asked_raw else None
         answer = self._sts_answer(answer_raw) if answer_raw else None
         call = event.shape.action.name.partition(":")[2]
-        detail = Detail(mfa=caller.mfa, linked=record.sharedEventID, subject=caller.subject, issuer=caller.provider, grant=_GRANTS.get(call, call))
+        detail = Detail(
+            mfa=caller.mfa, linked=record.sharedEventID, subject=caller.subject, issuer=caller.provider, grant=_GRANTS.get(call, call)
+        )
         params: dict[str, Any] = {}
         if caller.source_identity:
             params["source_identity"] = caller.source_identity
@@ -475,7 +503,14 @@ class CloudTrail:
                 params[name] = extra[name][:200]
 
     def _iam(
-        self, event: Event, detail: Detail, params: dict[str, Any], call: str, request: dict[str, Any], response: dict[str, Any], account: str | None
+        self,
+        event: Event,
+        detail: Detail,
+        params: dict[str, Any],
+        call: str,
+        request: dict[str, Any],
+        response: dict[str, Any],
+        account: str | None,
     ) -> None:
         owner: str | None = None
         kind = ""
@@ -500,8 +535,24 @@ class CloudTrail:
         if isinstance(key, str):
             targets.append(Target(key, "access_key"))
             params["access_key"] = key
-        for name in ("policyArn", "policyName", "policyDocument", "assumeRolePolicyDocument", "permissionsBoundary", "status", "groupName", "url",
-                     "openIDConnectProviderArn", "sAMLProviderArn", "name", "versionId", "setAsDefault", "clientIDList", "passwordResetRequired", "serialNumber"):
+        for name in (
+            "policyArn",
+            "policyName",
+            "policyDocument",
+            "assumeRolePolicyDocument",
+            "permissionsBoundary",
+            "status",
+            "groupName",
+            "url",
+            "openIDConnectProviderArn",
+            "sAMLProviderArn",
+            "name",
+            "versionId",
+            "setAsDefault",
+            "clientIDList",
+            "passwordResetRequired",
+            "serialNumber",
+        ):
             value = request.get(name)
             if value is not None:
                 params[name] = _short(value)
@@ -555,8 +606,28 @@ def _answered_arn(response: dict[str, Any]) -> str | None:
 
 
 _TARGET_NAMES = (
-    "name", "trailName", "detectorId", "bucketName", "functionName", "snapshotId", "imageId", "instanceId", "dBSnapshotIdentifier", "dBClusterSnapshotIdentifier",
-    "secretId", "keyId", "repositoryName", "queueUrl", "topicArn", "logGroupName", "modelId", "groupId", "documentName", "userId", "target", "roleName",
+    "name",
+    "trailName",
+    "detectorId",
+    "bucketName",
+    "functionName",
+    "snapshotId",
+    "imageId",
+    "instanceId",
+    "dBSnapshotIdentifier",
+    "dBClusterSnapshotIdentifier",
+    "secretId",
+    "keyId",
+    "repositoryName",
+    "queueUrl",
+    "topicArn",
+    "logGroupName",
+    "modelId",
+    "groupId",
+    "documentName",
+    "userId",
+    "target",
+    "roleName",
 )
 
 

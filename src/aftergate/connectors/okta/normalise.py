@@ -373,7 +373,9 @@ def _changes(raw: Any, debug: dict[str, Any]) -> tuple[Change, ...]:
     for entry in items(raw):
         change = mapping(entry.get("changeDetails")) if isinstance(entry, dict) else {}
         old, new = mapping(change.get("from")), mapping(change.get("to"))
-        found += [Change(str(key)[:60], short(old.get(key)), short(new.get(key))) for key in list({**old, **new})[:20] if not secret_key(key)]
+        found += [
+            Change(str(key)[:60], short(old.get(key)), short(new.get(key))) for key in list({**old, **new})[:20] if not secret_key(key)
+        ]
     privilege = short(debug.get("privilegeGranted"))
     if privilege:
         found.append(Change("privilege", None, privilege))
