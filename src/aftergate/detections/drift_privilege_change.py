@@ -93,7 +93,9 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         identity = facts.identity
-        if Tag.PRIVILEGE_GRANT not in event.action.tags:
+        if Tag.PRIVILEGE_GRANT not in event.shape.action.tags:
+            if not self.given:
+                return
             self._taken(event, facts)
             return
         if event.actor.first_party or event.actor.kind == "service":

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from aftergate.vocabulary import Event, Tag
+from aftergate.vocabulary import Event, Shape, Tag
 
 _GITHUB = re.compile(r"(?:^|:)repo(?:sitory)?:([^:@/]+)(?:@\d+)?/([^:@]+)(?:@\d+)?(?::(.*))?\Z")
 _GITLAB = re.compile(r"project_path:([^:]+)(?::ref_type:([^:]+):ref:(.+))?\Z")
@@ -82,6 +82,14 @@ def _github_context(text: str) -> tuple[str, str]:
     if kind == "environment":
         return "environment", value.partition(":")[0]
     return "other", text[:80]
+
+
+def may_be_pipeline(shape: Shape) -> bool:
+    """False for AWS callers that are a service, a person, a role or a user: a federated subject acts in its own name."""
+    actor = shape.actor
+    if not shape.source.startswith("aws."):
+        return True
+    return actor.kind not in ("service", "human") and actor.role is None and not actor.id.startswith("arn:")
 
 
 def pipeline_of(event: Event) -> CiSubject | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, lower, on, subject_of
-from aftergate.detections.pipelines import pipeline_of
+from aftergate.detections.pipelines import may_be_pipeline, pipeline_of
 from aftergate.detections.reasoning import novelty, ours, place, same_place, span, when
 from aftergate.lineage.state import HOUR_MS, MINUTE_MS
 from aftergate.lineage.tracking import Facts
@@ -64,7 +64,9 @@ class Detection(Rule):
     )
 
     def wants(self, shape: Shape) -> bool:
-        return shape.origin.known or shape.action.kind in _MINTS
+        if shape.action.kind in _MINTS:
+            return may_be_pipeline(shape)
+        return shape.origin.known
 
     def start(self) -> None:
         self.grants: dict[str, _Grant] = {}  # credential -> what its run was given
@@ -84,7 +86,11 @@ class Detection(Rule):
     def on_watched(self, event: Event, facts: Facts) -> None:
         grant = self.grants.get(event.credential or "")
         origin = event.shape.origin
-        if grant is None or not origin.known:
+        if grant is None:
+            return
+        if event.shape.error is None and event.shape.action.kind in _MINTS:
+            self._learn(event, grant)
+        if not origin.known:
             return
         run = self.world.runs.get(grant.run) if grant.run is not None else None
         if run is None or run.end is None or event.time <= run.end + _GRACE_MS:
@@ -100,7 +106,7 @@ class Detection(Rule):
             for issued in event.d.issued:
                 self.grants.setdefault(issued, parent)
                 self.watch(issued)
-                if len(parent.credentials) < 10:
+                if len(parent.credentials) < 10 and issued not in parent.credentials:
                     parent.credentials.append(issued)
             return
         subject = pipeline_of(event)

@@ -7,11 +7,11 @@ import re
 from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, lower, on, raise_to, subject_of
-from aftergate.detections.pipelines import DEFAULT_BRANCHES, CiSubject, Runs, pipeline_of
+from aftergate.detections.pipelines import DEFAULT_BRANCHES, CiSubject, Runs, may_be_pipeline, pipeline_of
 from aftergate.detections.reasoning import test_named, when
 from aftergate.lineage.state import DAY_MS
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Event, Kind, Severity, Tag
+from aftergate.vocabulary import Event, Kind, Severity, Shape, Tag
 
 _FEDERATED = "the federated credentials"  # Entra names the credential, not the subject behind it
 _ENOUGH = 3  # earlier runs that make a habit
@@ -68,6 +68,9 @@ class Detection(Rule):
         on(kinds=[Kind.SILENT_SIGN_IN], sources=("entra.serviceprincipal",)),  # the federated ones: one look at the credential's type
         on(tags=[Tag.CI_RUN, Tag.TRUST_CHANGE]),
     )
+
+    def wants(self, shape: Shape) -> bool:
+        return bool(shape.action.tags) or may_be_pipeline(shape)
 
     def start(self) -> None:
         self.roles: dict[str, _Role] = {}

@@ -12,7 +12,7 @@ from aftergate.detections.pipelines import ci_subject
 from aftergate.detections.reasoning import established, span, strangeness, test_named, when
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts, plain
-from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
+from aftergate.vocabulary import Bit, Event, Kind, Severity, Shape, Tag
 
 _NUMBERS = re.compile(r"\d{12}|[a-z]{2}-[a-z]+-\d|\d+")
 _POWERFUL = re.compile(
@@ -75,6 +75,10 @@ class Detection(Rule):
         on(tags=[Tag.IMPERSONATE], sources=("kubernetes.",)),
         on(tags=[Tag.IDENTITY_CREATE, Tag.PRIVILEGE_GRANT]),
     )
+
+    def wants(self, shape: Shape) -> bool:
+        own = shape.actor.kind == "service" or shape.actor.first_party  # what a platform takes for itself
+        return not (own and shape.source.startswith("aws.") and not shape.action.tags)
 
     def start(self) -> None:
         self.links: dict[tuple[str, str], int] = {}  # first seen

@@ -12,7 +12,7 @@ from aftergate.detections.pipelines import pipeline_of
 from aftergate.detections.reasoning import established, machine_named, place, strangeness, test_named, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts, plain
-from aftergate.vocabulary import Bit, Event, Kind, Severity, Subject, Tag
+from aftergate.vocabulary import Event, Kind, Severity, Subject, Tag
 
 _SOURCES = ("kubernetes.", "gcp.", "aws.", "entra.", "vault")
 _LIMIT = 20_000
@@ -76,7 +76,6 @@ class Detection(Rule):
     subscriptions = (
         on(kinds=[Kind.TOKEN_ISSUE, Kind.TOKEN_EXCHANGE], sources=("kubernetes.", "gcp.")),  # O(1) for the many that nodes and brokers make
         on(tags=[Tag.CREDENTIAL_ADD, Tag.CREDENTIAL_REMOVE, Tag.IDENTITY_CREATE, Tag.APP_CREATE], sources=_SOURCES),
-        on(sources=("kubernetes.", "aws.", "gcp."), bits=Bit.NEW_LIFE),
     )
 
     def start(self) -> None:
@@ -87,10 +86,12 @@ class Detection(Rule):
         self.made: dict[str, str] = {}  # new identity -> who created it
         self.removed: dict[tuple[str, str], list[int]] = {}  # minter and target -> when it removed a credential
 
-    def step(self, event: Event, facts: Facts) -> None:
+    def on_watched(self, event: Event, facts: Facts) -> None:  # noqa: ARG002
         odd = self.issued.get(event.credential or "")
         if odd is not None and len(odd.used) < 5:
             odd.used.append((event.id, place(event.origin)))
+
+    def step(self, event: Event, facts: Facts) -> None:
         action, tags, identity = event.action, event.action.tags, facts.identity
         if not event.ok:
             return
@@ -177,6 +178,7 @@ class Detection(Rule):
         self.odd.append(odd)
         for issued in detail.issued:
             self.issued[issued] = odd
+            self.watch(issued)
 
     def _machine(self, name: str, event: Event) -> bool:
         """True when the target is no person: by its kind, its name, or by the programs that it uses."""
