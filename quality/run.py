@@ -38,6 +38,17 @@ from aftergate.vocabulary import RANK
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 DATA = ROOT / "tests" / "data"
+SCENARIOS = {  # folder -> title, and what it is
+    "scenarios": (
+        "Scenarios",
+        "One story each, scanned alone: an attack that must be found with the right subject and evidence, or its benign twin that must stay below medium.",
+    ),
+    "scenarios-own": (
+        "Further scenarios",
+        "Stories of the same form, written from the catalogue's definitions without sight of the rules, on other vendors and with other means. When they were first run, 94 of 100 attacks "
+        "were found and 92 to 94 of 100 benign ones stayed quiet; the rules were mended since, so today's figures are no longer blind.",
+    ),
+}
 MEDIUM = RANK["medium"]
 FOUND_AT_LEAST = 0.95  # of the attacks
 QUIET_AT_LEAST = 0.95  # of the benign scenarios
@@ -98,7 +109,7 @@ def grave(findings: list[Json], floor: str = "medium") -> list[Json]:
 
 
 def scenario(name: str, tables: bool | None) -> Json:
-    folder = DATA / "scenarios" / name
+    folder = DATA / name
     case = json.loads((folder / "case.json").read_text())
     inventory = folder / "inventory.json"
     findings, figures = run([folder / f for f in case["files"]], tables=tables, inventory=inventory if inventory.exists() else None)
@@ -278,7 +289,7 @@ def tasks() -> list[tuple[str, tuple[Any, ...]]]:
         ("panther", (None,)),
     ]
     made += [("attack", (t,)) for t in (None, False)]
-    cases = sorted(p.parent.relative_to(DATA / "scenarios").as_posix() for p in (DATA / "scenarios").rglob("case.json"))
+    cases = sorted(p.parent.relative_to(DATA).as_posix() for folder in SCENARIOS for p in (DATA / folder).rglob("case.json"))
     made += [("scenario", (c, t)) for t in (None, False) for c in cases]
     made += [("stratus", (p.name, None)) for p in sorted((DATA / "stratus-red-team").glob("*.jsonl"))]
     sessions = sorted((DATA / "aws-console-sessions").glob("*.jsonl.gz"))
@@ -331,20 +342,17 @@ class Page:
         return "\n".join(head + self.lines).rstrip() + "\n"
 
 
-def _scenarios(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]]) -> None:
+def _scenarios(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json]], folder: str) -> None:
     known = set(catalogue())
-    page.say("## Scenarios", "")
-    page.say(
-        "One story each, scanned alone: an attack that must be found with the right subject and evidence, or its benign twin that must stay below medium.",
-        "",
-    )
+    title, about = SCENARIOS[folder]
+    page.say(f"## {title}", "", about, "")
     per: dict[str, dict[bool, list[int]]] = defaultdict(lambda: {True: [0, 0, 0, 0], False: [0, 0, 0, 0]})
     troubles: list[tuple[str, str, str]] = []
     unbuilt: set[str] = set()
     total = {True: [0, 0, 0, 0], False: [0, 0, 0, 0]}
     noisy: Counter[bool] = Counter()
     for (kind, arguments), result in results:
-        if kind != "scenario":
+        if kind != "scenario" or not arguments[0].startswith(f"{folder}/"):
             continue
         tables = arguments[1] is not False
         if result["slug"] not in known:
@@ -362,9 +370,9 @@ def _scenarios(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json
     for tables in (True, False):
         a, f, b, q = total[tables]
         words = "with" if tables else "without"
-        page.target(f"attacks found, {words} tables", f"at least {FOUND_AT_LEAST:.0%}", share(f, a), not a or f >= FOUND_AT_LEAST * a)
+        page.target(f"{title.lower()}: attacks found, {words} tables", f"at least {FOUND_AT_LEAST:.0%}", share(f, a), not a or f >= FOUND_AT_LEAST * a)
         page.target(
-            f"benign scenarios quiet, {words} tables", f"at least {QUIET_AT_LEAST:.0%}", share(q, b), not b or q >= QUIET_AT_LEAST * b
+            f"{title.lower()}: benign quiet, {words} tables", f"at least {QUIET_AT_LEAST:.0%}", share(q, b), not b or q >= QUIET_AT_LEAST * b
         )
     page.rows(
         ("detection", "attacks found", "benign quiet", "found without tables", "quiet without tables"),
@@ -500,7 +508,8 @@ def main() -> int:
     with multiprocessing.Pool(max(1, args.jobs)) as pool:
         results = list(zip(todo, pool.imap(_work, todo, chunksize=1), strict=True))
     page = Page()
-    _scenarios(page, results)
+    for folder in SCENARIOS:
+        _scenarios(page, results, folder)
     _quiet(page, results)
     _real(page, results)
     _panther(page, results)

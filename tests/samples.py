@@ -41,7 +41,7 @@ def samples() -> dict[str, list[bytes]]:
     first: dict[str, Event] = {}
     folders = [
         DATA / "scenarios",
-        *(f for f in sorted(DATA.iterdir()) if f.is_dir() and f.name not in ("scenarios", "quiet-week")),
+        *(f for f in sorted(DATA.iterdir()) if f.is_dir() and f.name not in ("scenarios", "scenarios-own", "quiet-week")),
         DATA / "quiet-week",
     ]
     for item in plan([str(f) for f in folders]):

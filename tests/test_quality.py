@@ -38,7 +38,7 @@ def quality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("slug", CHOSEN)
 def test_scenarios_are_judged_right(quality: ModuleType, slug: str) -> None:
     """Every attack is found and nothing else is raised, without the address tables."""
-    names = sorted(case.parent.relative_to(SCENARIOS).as_posix() for case in (SCENARIOS / slug).rglob("case.json"))
+    names = sorted(case.parent.relative_to(SCENARIOS.parent).as_posix() for case in (SCENARIOS / slug).rglob("case.json"))
     assert names
     for name in names:
         result: dict[str, Any] = quality.scenario(name, False)
