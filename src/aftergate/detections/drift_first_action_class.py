@@ -208,10 +208,14 @@ class Detection(Rule):
         best: dict[str, float] = {}
         for new in news:
             best[new.klass] = max(best.get(new.klass, 0.0), new.weight)
+        turned = self._turned(episode)
+        raised = best | {klass: max(1.0, best[klass]) for klass in turned}
+        alike = self._alike(episode, raised) if sum(weight >= 1 for weight in raised.values()) >= 2 else 0
+        if turned and alike >= 2:
+            best = raised  # a reader among readers that starts to change things: what it changes matters less
         total = sum(best.values())
         narrow = episode.habit <= 8 and episode.history >= 4 * DAY_MS
         strange = (2 if episode.away >= 2 else 0) + episode.program
-        alike = self._alike(episode, best) if sum(weight >= 1 for weight in best.values()) >= 2 else 0
         alone = alike >= 2 and episode.history >= 7 * DAY_MS
         onlooker = alone and self._onlooker(episode)
         if episode.person and strange < 2 and not onlooker:
@@ -301,12 +305,23 @@ class Detection(Rule):
         return found
 
     @staticmethod
-    def _onlooker(episode: _Episode) -> bool:
-        """True for an identity of few habits that until now only looked, and now changes something."""
+    def _looked(episode: _Episode) -> bool:
+        """True for an identity of few habits that until now only looked."""
         before = [klass for klass, since in episode.identity.klasses.items() if since < episode.start]
-        if len(before) > 12 or any(klass.rpartition(":")[2] in _CHANGES for klass in before):
-            return False
-        return any(new.weight >= 1 and new.event.ok and new.klass.rpartition(":")[2] in _CHANGES for new in episode.news)
+        return len(before) <= 12 and not any(klass.rpartition(":")[2] in _CHANGES for klass in before)
+
+    def _onlooker(self, episode: _Episode) -> bool:
+        """True for an identity of few habits that until now only looked, and now changes something."""
+        return self._looked(episode) and any(
+            new.weight >= 1 and new.event.ok and new.klass.rpartition(":")[2] in _CHANGES for new in episode.news
+        )
+
+    def _turned(self, episode: _Episode) -> set[str]:
+        """The kinds of change, two or more, that a machine begins which for a week only looked; empty for any other."""
+        if episode.person or episode.history < 7 * DAY_MS or not self._looked(episode):
+            return set()
+        changed = {new.klass for new in episode.news if new.event.ok and new.klass.rpartition(":")[2] in _CHANGES}
+        return changed if len(changed) >= 2 else set()
 
     def _usual_run(self, episode: _Episode) -> bool:
         """True when a pipeline sets up and reads only what it also builds, in a run of a repository and branch it has worked for before."""

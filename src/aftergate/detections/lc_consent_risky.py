@@ -118,6 +118,7 @@ class Detection(Rule):
         traps=(
             "Sign-in and basic profile only.",
             "Roll-out of a bought product: an administrator approved it before, many people authorise or use it, or a change ticket names it.",
+            "The usual program of a small organisation: most of its people authorise it and still use it a week later.",
             "An administrator with a history, at the usual place, approves an ordinary app.",
         ),
         blind=("Entra's log does not tell the publisher's age, and forges tell an app's permissions only in part.",),
@@ -271,6 +272,8 @@ class Detection(Rule):
         }
         if len(users) >= _ROLLOUT or (len(others) >= _ROLLOUT and weight < 4):
             return f"{max(len(users), len(others))} others in the organisation use it or authorised it"
+        if weight < 4 and not grant.wide and self._everybodys(app):
+            return "most people of the organisation authorised it and still use it a week later"
         if not grant.wide and any(g.wide and g.event.time < now and g.strange < 3 for g in app.grants):
             return "an administrator consented for all before"
         if grant.wide and grant.settled and not grant.strange and weight <= 3:
@@ -278,6 +281,20 @@ class Detection(Rule):
             if not grant.scopes or len(later | others) >= 3:
                 return "an established administrator at the usual place; people went on to use it"
         return ""
+
+    def _everybodys(self, app: _App) -> bool:
+        """True for the ordinary program of a small organisation: most of its people authorised it and three or more used it for a week after."""
+        stayed: set[str] = set()
+        for grant in app.grants:
+            for name in (grant.event.credential, *grant.event.d.issued):
+                life = self.world.lives.get(name or "")
+                if life is not None and life.count and life.last - grant.event.time >= 7 * DAY_MS:
+                    stayed.add(grant.identity.id)
+        together = {grant.identity.id for grant in app.grants if grant.strange < 3}
+        if len(stayed) < 3 or len(together) < 4:
+            return False
+        people = sum(1 for identity in self.world.identities.values() if identity.kind == "human" and identity.count)
+        return len(together) * 2 > people
 
     def _imitates(self, app: _App, label: str) -> str | None:
         """The known name that this one is written to look like, or None."""

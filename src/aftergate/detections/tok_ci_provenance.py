@@ -137,9 +137,10 @@ class Detection(Rule):
         contexts = {(v.subject.context, v.subject.value) for v in own}
         traps: list[str] = []
         severity: Severity = "high"
+        wide = self._wide(role, subject)
         if subject.repo not in repos:
             reason = "another repository"
-            if len(repos) >= 4:
+            if len(repos) >= 4 or wide:
                 severity, traps = "low", ["many repositories share this role"]
         elif subject.context == "pull_request":
             reason = "a pull request, whose code nobody has approved"
@@ -148,6 +149,8 @@ class Detection(Rule):
             values = {value for _, value in contexts}
             if len(contexts) >= 4 or (subject.context == "tag" and any(kind == "tag" for kind, _ in contexts)):
                 severity, traps = "low", ["this repository takes the role from many branches or tags"]
+            elif subject.context == "branch" and wide:
+                severity, traps = "low", ["many repositories share this role"]
             elif subject.context == "branch" and subject.value in DEFAULT_BRANCHES and values & DEFAULT_BRANCHES:
                 severity, traps = "low", ["both are names of a default branch"]
             elif len(own) < 5 or subject.context != "branch":
@@ -172,6 +175,15 @@ class Detection(Rule):
             f"On {when(now)} {name.rpartition('/')[2]} was taken by {subject.told}: {reason}. "
             f"The {len(earlier)} runs before came mostly from {usual[0]}.",
         )  # fmt: skip
+
+    @staticmethod
+    def _wide(role: _Role, subject: CiSubject) -> bool:
+        """True when three other repositories took the role on several days each, before or after: its trust is meant for many."""
+        days: dict[str, set[int]] = {}
+        for visit in role.visits:
+            if visit.subject.repo != subject.repo and visit.subject.context != "pull_request":
+                days.setdefault(visit.subject.repo, set()).add(visit.event.time // DAY_MS)
+        return sum(1 for found in days.values() if len(found) >= 2) >= 3
 
     def _renamed(self, role: _Role, visit: _Visit) -> bool:
         """True when this subject took the place of exactly one other for good: as the forge, or the sequel, shows."""

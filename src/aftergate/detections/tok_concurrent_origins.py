@@ -44,7 +44,7 @@ class Detection(Rule):
             "Both address families of one line, pools of one gateway or cloud, and networks many of the organisation's identities use are one egress.",
             "Company gateways and privacy relays beside a home line: they need other signs too.",
             "A CI run that hands its session to a second stage inside the cloud.",
-            "One device id in both places: a person who switches a tunnel on and off.",
+            "One device id in both places: a person who switches a tunnel on and off. Turns minutes apart with a new hosting network abroad are no switching.",
             "Services that call on somebody's behalf, the vendor's own back ends and its cloud shell.",
             "A pair of networks the same identity has used for days: habit.",
         ),
@@ -128,12 +128,15 @@ class Detection(Rule):
             if home is None or back.start - home.end > WINDOW_MS:
                 continue
             guest, host = _guest(other, back, facts)
-            score, signs = self._score(event, facts, life, guest, [v for v in visits if same_place(v.origin, host.origin)])
+            guests = [v for v in visits if same_place(v.origin, guest.origin)]
+            score, signs = self._score(event, facts, life, guests, guest, [v for v in visits if same_place(v.origin, host.origin)])
             if score >= 3:
                 self._tell(event, facts, life, visits, guest, host, score, signs)
             return
 
-    def _score(self, event: Event, facts: Facts, life: Life, guest: Visit, hosts: list[Visit]) -> tuple[int, list[str]]:
+    def _score(
+        self, event: Event, facts: Facts, life: Life, guests: list[Visit], guest: Visit, hosts: list[Visit]
+    ) -> tuple[int, list[str]]:
         """How surely the guest is somebody else: points, and what they are for."""
         world, identity = self.world, facts.identity
         host = hosts[-1]
@@ -156,7 +159,12 @@ class Detection(Rule):
                 score += 2
                 signs.append("another device")
             elif event.source == "okta":
-                score -= 3  # measured in the browser; elsewhere the device is a claim of the token and is stolen with it
+                # measured in the browser; elsewhere the device is a claim of the token and is stolen with it
+                if guest.new and guest.origin.network == "hosting" and _in_turn(guests, hosts):
+                    score -= 1  # nobody switches a tunnel so often, but a full copy of the profile shows the same device
+                    signs.append("turn by turn, though under one device id")
+                else:
+                    score -= 3
         roaming = life.is_session or {guest.origin.network, host.origin.network} & _ROAMING  # a phone changes networks within the hour
         if not roaming and len(hosts) >= 2 and hosts[-1].start - hosts[-2].end < HOUR_MS:
             score += 1
@@ -213,6 +221,13 @@ def _guest(a: Visit, b: Visit, facts: Facts) -> tuple[Visit, Visit]:
                 used[1] += use.count
         left, right = (False, used[0] <= used[1]), (False, used[0] > used[1])
     return (a, b) if left >= right else (b, a)
+
+
+def _in_turn(guests: list[Visit], hosts: list[Visit]) -> bool:
+    """Three returns to either place within a few hours: two who work at once, not one who moves."""
+    if len(guests) < 3 or len(hosts) < 3:
+        return False
+    return max(guests[-1].end, hosts[-1].end) - min(guests[-3].start, hosts[-3].end) < 3 * HOUR_MS
 
 
 def _joins(event: Event, life: Life) -> bool:

@@ -44,7 +44,13 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         agent = event.agent
-        if agent.kind not in SCRIPTS or event.actor.first_party or not event.origin.known or not event.ok or "CloudShell" in agent.raw:
+        if (
+            (agent.kind not in SCRIPTS and not _unlisted(event))
+            or event.actor.first_party
+            or not event.origin.known
+            or not event.ok
+            or "CloudShell" in agent.raw
+        ):
             return
         life = self._opened(event, facts)
         if life is None or event.kind is Kind.SIGN_IN:
@@ -89,6 +95,8 @@ class Detection(Rule):
         if org_egress(self.world, origin, facts.identity):
             return "low", "the script's network is the organisation's"
         score = strangeness(self.world, facts.identity, event).score
+        if event.agent.kind not in SCRIPTS and score < 3:
+            return None, ""
         if event.source.startswith(_HYBRID):
             if origin.provider == "azure" or (score < 3 and origin.network not in RENTED) or score < 2:
                 return None, ""
@@ -100,3 +108,9 @@ class Detection(Rule):
         if score < 2:
             return "low", "a network the person uses"
         return "high", ""
+
+
+def _unlisted(event: Event) -> bool:
+    """A named program that no list knows, on a machine anybody can rent: no browser and no desktop program is at home there."""
+    agent = event.agent
+    return agent.kind == "unknown" and agent.family != "unknown" and event.origin.network in RENTED

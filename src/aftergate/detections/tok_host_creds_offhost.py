@@ -7,8 +7,8 @@ import re
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
-from aftergate.detections.reasoning import novelty, place, same_place, who
-from aftergate.lineage.state import DAY_MS, Mint
+from aftergate.detections.reasoning import novelty, place, same_place, same_program, when, who
+from aftergate.lineage.state import DAY_MS, Identity, Life, Mint
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Origin, Severity, Shape
 
@@ -31,6 +31,16 @@ class Use(Struct, gc=False):
     agent: str
 
 
+class _Doubt(Struct, gc=False):
+    """First use of an instance's credentials from another public address of its cloud."""
+
+    host: str
+    event: Event
+    identity: Identity
+    session: Life
+    before: list[Use]
+
+
 class Detection(Rule):
     meta = Meta(
         slug="tok-host-creds-offhost",
@@ -45,11 +55,12 @@ class Detection(Rule):
         needs=(("origin.ip", "credential", "session"), ("origin.ip", "events")),
         traps=(
             "Calls by a service on the machine's behalf name the service instead of an address: never a place.",
-            "NAT gateways, private endpoints and IPv6 beside IPv4: addresses of the same cloud count as the machine's own.",
+            "NAT gateways, private endpoints and IPv6 beside IPv4: addresses of the same cloud count as the machine's own, unless several signs "
+            "agree: another program, another country, services taken past the endpoint the machine uses for them.",
             "A central gateway that other identities use too.",
             "The management agent's own channels.",
         ),
-        blind=("A thief who works from inside the same cloud looks like the machine.",),
+        blind=("A thief inside the same cloud and country who uses the machine's own program looks like the machine.",),
         recommended=(
             "Deny this one session by aws:userid with an inline policy, or delete the pod",
             "Detach the instance profile, then revoke sessions of the role older than now",
@@ -65,6 +76,7 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.hosts: dict[str, dict[Origin, Use]] = {}
+        self.doubts: list[_Doubt] = []
         self.calm: set[tuple[str, Origin]] = set()
 
     def step(self, event: Event, facts: Facts) -> None:
@@ -101,6 +113,9 @@ class Detection(Rule):
             outside = [u for u in before if u.origin.known and not _inside(u.origin, cloud) and u.origin.network != "unknown"]
             if not inside and outside and not self._own(event, facts, outside[0].origin):
                 self._tell(host, event, facts, outside[0], "high")  # the thief was seen before the machine
+            elif inside and origin.known and facts.session is not None and _INSTANCE.search(host) and len(self.doubts) < 10_000:
+                if event.time - before[0].time >= DAY_MS and not self._own(event, facts, origin):
+                    self.doubts.append(_Doubt(host, event, facts.identity, facts.session, before))
             return
         if any(same_place(origin, u.origin) for u in before) or self._own(event, facts, origin):
             return
@@ -112,6 +127,25 @@ class Detection(Rule):
         if origin.known or (origin.network == "private" and origin.trustworthy and event.agent.family not in {u.agent for u in before}):
             home = inside[0] if inside else before[0]
             self._tell(host, event, facts, home, "high", away=origin)
+
+    def finish(self) -> None:
+        """Other addresses of the machine's own cloud: judged by all that was done from there."""
+        for doubt in self.doubts:
+            score, signs, last = _signs(doubt)
+            if score < 3:
+                continue
+            event, home = doubt.event, doubt.before[0]
+            self.report(
+                f"{doubt.host}|{event.origin.ip}",
+                event,
+                severity="high" if score >= 4 else "medium",
+                narrative=(
+                    f"Credentials of {doubt.host.rpartition('/')[2]} were used from {place(event.origin)} with {event.agent.family}, from "
+                    f"{when(event.time)} to {when(last)}; the machine is at {place(home.origin)} with {home.agent}. {'; '.join(signs)}."
+                ),
+                subject=subject_of(doubt.identity, event),
+                evidence=[event.id, home.event],
+            )
 
     def _own(self, event: Event, facts: Facts, origin: Origin) -> bool:
         """A way out the organisation is known to use."""
@@ -162,6 +196,33 @@ def _inside(origin: Origin, cloud: str) -> bool:
     if origin.provider is not None:
         return origin.provider == cloud or (cloud == "gcp" and origin.provider == "google")
     return origin.network in ("cloud", "service") or (origin.network == "private" and (cloud != "aws" or not origin.trustworthy))
+
+
+def _signs(doubt: _Doubt) -> tuple[int, list[str], int]:
+    """How surely the other address is not the machine's: points, what they are for, and the last use from there."""
+    event, origin = doubt.event, doubt.event.origin
+    there = {shape: use for shape, use in doubt.session.uses.items() if shape.origin is origin}
+    home = [shape for shape, use in doubt.session.uses.items() if use.first < event.time and shape.origin.ip is not None]
+    score = 0
+    signs: list[str] = []
+    if not any(same_program(a.agent, b.agent) for a in there for b in home):
+        tool = any(shape.agent.kind == "tool" for shape in there)
+        score += 2 if tool else 1
+        signs.append("a program of attackers" if tool else "another program")
+    if not any(shape.origin.known for shape in home):
+        score += 1
+        signs.append("until then only private addresses")
+        inner = {shape.action.service for shape in home} | {s.action.service for s in doubt.session.uses if s.origin.network == "private"}
+        # the token service has one worldwide address, which programs ask past a region's endpoint
+        both = sorted({shape.action.service for shape in there} & inner - {"sts", "iam"})
+        if both:
+            score += 1
+            signs.append(f"{', '.join(both)} asked past the private endpoint")
+    countries = {shape.origin.country for shape in home if shape.origin.known}
+    if origin.country and countries and None not in countries and origin.country not in countries:
+        score += 2
+        signs.append(f"never from {origin.country}")
+    return score, signs, max((use.last for use in there.values()), default=event.time)
 
 
 def _pod(mint: Event | Mint) -> str | None:

@@ -24,6 +24,7 @@ class Detection(Rule):
         traps=(
             "Browser updates keep the device and the system, so versions do not count.",
             "A sign-in on the new device within the session makes it that device's own; a device code is approved on one and redeemed on another.",
+            "A device on which the same person signs in at other times, such as a cloud desktop beside the thin client that shows it: low.",
             "The vendor's own calls inside an administrator's session.",
             "A tablet that asks for desktop pages changes its system's name and stays in its place: low.",
             "A new fingerprint in the same place with the same program: low.",
@@ -43,6 +44,7 @@ class Detection(Rule):
 
     def start(self) -> None:
         self.signed: dict[str, set[str]] = {}  # session -> devices and systems somebody signed in on
+        self.owned: set[tuple[str, str]] = set()  # identity, and a device it signed in on in whatever session
         self.redeemed: dict[str, tuple[str | None, str | None]] = {}  # session of a device code -> device and system that got its tokens
         self.told: dict[str, tuple[str | None, str | None]] = {}  # session -> device and system found strange
 
@@ -53,6 +55,8 @@ class Detection(Rule):
         if event.kind in (Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL) or self._redeems(event):
             signed = self.signed.setdefault(event.session, set())
             signed.update(x for x in (shape.device, shape.agent.os) if x is not None)
+            if event.kind is Kind.SIGN_IN and shape.device is not None:
+                self.owned.add((facts.identity.id, shape.device))
             return
         session = facts.session
         if session is None or event.actor.first_party or not shape.origin.trustworthy or shape.agent.kind == "service":
@@ -69,6 +73,9 @@ class Detection(Rule):
             return
         before = device or system
         assert before is not None
+        if shape.device is not None and (facts.identity.id, shape.device) in self.owned:
+            self._tell(event, facts, session, before, "the person signs in on this device too, in other sessions", "low")
+            return
         near = any(same_place(shape.origin, s.origin) for s in others if s.device != shape.device or s.agent.os != shape.agent.os)
         near = near or not shape.origin.known or org_egress(self.world, shape.origin, facts.identity)
         if near:

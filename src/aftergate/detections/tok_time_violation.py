@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, span, when, who
-from aftergate.lineage.state import HOUR_MS, MINUTE_MS, Life
+from aftergate.lineage.state import HOUR_MS, MINUTE_MS, Identity, Life
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Bit, Event
+from aftergate.vocabulary import Bit, Event, Severity
 
 SKEW_MS = 5 * MINUTE_MS
 LONGEST_MS = 29 * HOUR_MS  # Entra's longest access token lives 28 hours (continuous access evaluation)
@@ -30,6 +30,7 @@ class Detection(Rule):
         needs=(("token.times", "credential"), ("token.mint", "credential")),
         traps=(
             "Clocks that differ by up to five minutes.",
+            "A clock that is further off: the issuer's log has the token, for a session that was open at the same place before; then it is medium.",
             "Entra tokens with continuous access evaluation live up to 28 hours.",
             "Vault service tokens, whose end every renewal moves.",
             "Records that arrive late: only the event's own time counts.",
@@ -48,9 +49,13 @@ class Detection(Rule):
         on(bits=Bit.PAST_END),
     )
 
+    def start(self) -> None:
+        self.early: list[tuple[Event, Identity, Life, int]] = []  # before their issue, in a session that was open there: judged at the end
+
     def step(self, event: Event, facts: Facts) -> None:
         detail = event.detail
         now = event.time
+        life = facts.life
         # a service token's lifetime starts anew at each renewal, and Vault refuses it after: only a batch token's end is fixed
         moves = event.source.startswith("vault") and (detail is None or detail.credential_type != "batch")
         if detail is not None and (detail.token_issued_at is not None or detail.token_expires_at is not None):
@@ -58,15 +63,24 @@ class Detection(Rule):
             if detail.issued or "introspect" in event.action.name:
                 return  # the times are of a token being issued, or of one that somebody asks about
             if issued is not None and issued > now + SKEW_MS:
-                self._tell(event, facts, "before", issued)
+                before = facts.session_previous
+                if (
+                    life is not None
+                    and before is not None
+                    and before.origin.known
+                    and before.origin.site == event.origin.site
+                    and len(self.early) < 10_000
+                ):
+                    self.early.append((event, facts.identity, life, issued))
+                else:
+                    self._tell(event, facts.identity, life, "before", issued)
             elif moves:
                 return
             elif end is not None and now > end + SKEW_MS:
-                self._tell(event, facts, "after", end)
+                self._tell(event, facts.identity, life, "after", end)
             elif end is None and issued is not None and now > issued + LONGEST_MS and event.source.startswith(_ENTRA):
-                self._tell(event, facts, "old", issued)
+                self._tell(event, facts.identity, life, "old", issued)
             return
-        life = facts.life
         if life is None or moves:
             return
         mint = life.mint
@@ -76,10 +90,22 @@ class Detection(Rule):
         if end is None or now <= end + GRACE_MS or event.credential is None:
             return
         if mint.klass in _EXACT and end - mint.time != _KUBELET_TTL_MS:
-            self._tell(event, facts, "after", end)
+            self._tell(event, facts.identity, life, "after", end)
 
-    def _tell(self, event: Event, facts: Facts, how: str, moment: int) -> None:
-        life: Life | None = facts.life
+    def finish(self) -> None:
+        for event, identity, life, issued in self.early:
+            mint = life.mint
+            # the issuer's own log has the token, of that moment and that session, at the same place: it is no forgery, and nobody can hold
+            # a token that does not exist yet, so that one of the two clocks is wrong
+            real = (
+                mint is not None
+                and abs(mint.time - issued) <= SKEW_MS
+                and mint.session == event.session
+                and mint.shape.origin.site == event.origin.site
+            )
+            self._tell(event, identity, life, "before", issued, "medium" if real else "high")
+
+    def _tell(self, event: Event, identity: Identity, life: Life | None, how: str, moment: int, severity: Severity = "high") -> None:
         if not event.ok:
             return
         far = span(abs(event.time - moment))
@@ -89,10 +115,14 @@ class Detection(Rule):
             told = f"{far} after its end ({when(moment)})"
         else:
             told = f"{far} after it was issued ({when(moment)}); tokens of this issuer live 28 hours at most"
-        key = life.id if life is not None else f"{facts.identity.id}|{moment}"
+        key = life.id if life is not None else f"{identity.id}|{moment}"
         self.report(
             key,
             event,
+            severity=severity,
             narrative=f"A token of {who(event)} was accepted from {place(event.origin)} {told}.",
-            subject=subject_of(facts.identity, event, lives=[life]),
+            subject=subject_of(identity, event, lives=[life]),
+            traps=("the issuer's log has the token, for the session that was open at that place before: a wrong clock",)
+            if severity == "medium"
+            else (),
         )

@@ -115,6 +115,7 @@ _RULES: Final[tuple[tuple[str, str, str], ...]] = (
     ("curl", "http_library", r"\b(?:lib)?curl/([\d.]+)|^curl\b"),
     ("wget", "http_library", r"\bwget/([\d.]+)|^wget\b"),
     ("python-requests", "http_library", r"python[- ]requests[/ ]([\d.]+)|python[- ]requests"),
+    ("rclone", "http_library", r"\brclone/v?([\d.]+)"),
     ("httpx", "http_library", r"python-httpx/([\d.]+)|^httpx/([\d.]+)|^python httpx"),
     ("aiohttp", "http_library", r"\baiohttp/([\d.]+)"),
     ("python-urllib", "http_library", r"python-urllib3?/([\d.]+)|^urllib3?/([\d.]+)"),

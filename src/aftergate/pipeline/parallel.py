@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 
+WORKER_NICE = 10  # the tracking process sets the pace: workers run ahead and give way to it
 BATCH = 2_000  # events in a message
 SLOT = 1 << 20  # bytes of one part's events; a part that needs more goes through the pipe
 SLOTS = 16  # parts that a worker may be ahead
@@ -101,6 +102,7 @@ def _work(lane: _Lane, inputs: Sequence[Input], todo: Sequence[Unit], options: O
     import gc
 
     gc.disable()
+    os.nice(WORKER_NICE)
     packer = Packer()
     pipe = lane.pipe
     encode = msgspec.msgpack.Encoder().encode
@@ -136,9 +138,9 @@ class Workers:
         self._done = False
 
     def parts(self, order: Sequence[int]) -> Iterator[Part]:
-        """The parts of all inputs in order.
+        """The parts of all inputs in order. The workers begin at once.
 
-        Raises: ReadError, if a worker ends without finishing its work.
+        Raises: ReadError, while parts are taken, if a worker ends without finishing its work.
         """
         every = units(self.inputs, order)
         shared = [unit for unit in every if self.inputs[unit.input].path is not None]
@@ -154,6 +156,9 @@ class Workers:
             theirs.close()
             self._lanes.append(_Lane(ours, memory, free))
             self._processes.append(process)
+        return self._taken(every, count)
+
+    def _taken(self, every: Sequence[Unit], count: int) -> Iterator[Part]:
         pool: dict[object, object] = {}
         unpackers = [Unpacker(self.intern, pool) for _ in range(count)]
         number = 0

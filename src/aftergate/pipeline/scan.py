@@ -157,18 +157,20 @@ def scan(
     began = time.perf_counter()
     cpu = time.process_time()
     inputs = plan(list(options.paths))
-    engine = Engine(directory, options.only)
     counts = Counts(files=len(inputs), bytes=sum(i.size for i in inputs))
     if options.jobs > 1:
         from aftergate.pipeline.parallel import Workers
 
+        sources()  # so that every worker begins with them
         decoder: Decoder = Workers(inputs, options)
     else:
         decoder = Inline(inputs, options)
     enabled = gc.isenabled()
     gc.disable()  # nothing tracked is cyclic enough to matter, and the collector walks millions of live objects
     try:
-        for batch in _in_order(decoder, inputs, options, counts, set_aside, progress):
+        work = _Work(inputs, options, decoder)
+        engine = Engine(directory, options.only)  # while the workers begin
+        for batch in _in_order(work, counts, set_aside, progress):
             engine.feed(batch)
             if tap is not None:
                 tap(batch)
@@ -190,27 +192,35 @@ def ordered(options: Options, *, stdin: bool = False) -> Iterator[list[Event]]:
     """
     inputs = [i for i in plan(list(options.paths)) if stdin or i.path is not None]
     if inputs:
-        yield from _in_order(Inline(inputs, options), inputs, options, Counts(), None, None)
+        yield from _in_order(_Work(inputs, options, Inline(inputs, options)), Counts(), None, None)
+
+
+class _Work:
+    """Inputs in the order they are taken, and the stream of their parts. Workers begin when it is made."""
+
+    def __init__(self, inputs: Sequence[Input], options: Options, decoder: Decoder) -> None:
+        starts: dict[int, int | None] = peek(inputs, options) if len(inputs) > 1 else {0: None}
+        order = sorted(range(len(inputs)), key=lambda n: (starts.get(n) is None, starts.get(n) or 0, n))
+        self.inputs = inputs
+        self.options = options
+        self.floor = _floors(order, starts, options.lateness_ms)
+        self.parts = decoder.parts(order)
 
 
 def _in_order(
-    decoder: Decoder,
-    inputs: Sequence[Input],
-    options: Options,
+    work: _Work,
     counts: Counts,
     set_aside: Callable[[Fault], None] | None,
     progress: Progress | None,
 ) -> Iterator[list[Event]]:
+    inputs, options, floor = work.inputs, work.options, work.floor
     sequencer = Sequencer(options.lateness_ms)
-    starts: dict[int, int | None] = peek(inputs, options) if len(inputs) > 1 else {0: None}
-    order = sorted(range(len(inputs)), key=lambda n: (starts.get(n) is None, starts.get(n) or 0, n))
-    floor = _floors(order, starts, options.lateness_ms)
     current = -1
     newest: int | None = None
     rising = True
     done_before = 0
     fresh = 0
-    for part in decoder.parts(order):
+    for part in work.parts:
         if part.input != current:
             if current >= 0:
                 done_before += inputs[current].size
