@@ -45,8 +45,8 @@ SCENARIOS = {  # folder -> title, and what it is
     ),
     "scenarios-own": (
         "Further scenarios",
-        "Stories of the same form, written from the catalogue's definitions without sight of the rules, on other vendors and with other means. When they were first run, 94 of 100 attacks "
-        "were found and 92 to 94 of 100 benign ones stayed quiet; the rules were mended since, so today's figures are no longer blind.",
+        "Stories of the same form, written from the catalogue's definitions without sight of the rules, on other vendors and with other means. In their first "
+        + "runs about 92 of 100 attacks were found and 93 of 100 benign ones stayed quiet; the rules were mended since, so today's figures are no longer blind.",
     ),
 }
 MEDIUM = RANK["medium"]
@@ -370,9 +370,17 @@ def _scenarios(page: Page, results: list[tuple[tuple[str, tuple[Any, ...]], Json
     for tables in (True, False):
         a, f, b, q = total[tables]
         words = "with" if tables else "without"
-        page.target(f"{title.lower()}: attacks found, {words} tables", f"at least {FOUND_AT_LEAST:.0%}", share(f, a), not a or f >= FOUND_AT_LEAST * a)
         page.target(
-            f"{title.lower()}: benign quiet, {words} tables", f"at least {QUIET_AT_LEAST:.0%}", share(q, b), not b or q >= QUIET_AT_LEAST * b
+            f"{title.lower()}: attacks found, {words} tables",
+            f"at least {FOUND_AT_LEAST:.0%}",
+            share(f, a),
+            not a or f >= FOUND_AT_LEAST * a,
+        )
+        page.target(
+            f"{title.lower()}: benign quiet, {words} tables",
+            f"at least {QUIET_AT_LEAST:.0%}",
+            share(q, b),
+            not b or q >= QUIET_AT_LEAST * b,
         )
     page.rows(
         ("detection", "attacks found", "benign quiet", "found without tables", "quiet without tables"),

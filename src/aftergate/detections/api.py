@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import cache
 from typing import ClassVar, Protocol
@@ -155,7 +156,7 @@ def subject_of(
     return subject
 
 
-class Rule:
+class Rule(ABC):
     """Base of all detections."""
 
     meta: ClassVar[Meta]
@@ -167,16 +168,16 @@ class Rule:
         self.directory: Directory = directory if directory is not None else Unknowing()
         self.start()
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027  (a detection may do without)
         """Make the state. Called once."""
 
     def wants(self, shape: Shape) -> bool:  # noqa: ARG002
         """False for shapes this detection never judges, whatever the rest: asked once for each shape, so it may depend on nothing else."""
         return True
 
+    @abstractmethod
     def step(self, event: Event, facts: Facts) -> None:
         """Judge one event. `facts` is valid only during the call."""
-        raise NotImplementedError
 
     def watch(self, name: str | None) -> None:
         """From now on call `on_watched` for every event of this credential or session, whatever the subscriptions. Unknown names are let be."""
@@ -186,10 +187,10 @@ class Rule:
             if self.on_watched not in held:
                 life.watch = (*held, self.on_watched)
 
-    def on_watched(self, event: Event, facts: Facts) -> None:
+    def on_watched(self, event: Event, facts: Facts) -> None:  # noqa: B027  (a detection may do without)
         """Judge one event of a credential or session that this detection watches."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027  (a detection may do without)
         """Judge what can be judged only when all events are known. Called once, after the last event."""
 
     def report(

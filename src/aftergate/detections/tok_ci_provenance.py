@@ -137,7 +137,7 @@ class Detection(Rule):
         contexts = {(v.subject.context, v.subject.value) for v in own}
         traps: list[str] = []
         severity: Severity = "high"
-        wide = self._wide(role, subject)
+        wide = subject.context != "pull_request" and self._wide(role, subject)
         if subject.repo not in repos:
             reason = "another repository"
             if len(repos) >= 4 or wide:

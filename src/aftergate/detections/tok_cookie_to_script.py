@@ -95,7 +95,7 @@ class Detection(Rule):
         if org_egress(self.world, origin, facts.identity):
             return "low", "the script's network is the organisation's"
         score = strangeness(self.world, facts.identity, event).score
-        if event.agent.kind not in SCRIPTS and score < 3:
+        if event.agent.kind not in SCRIPTS and score < 4:
             return None, ""
         if event.source.startswith(_HYBRID):
             if origin.provider == "azure" or (score < 3 and origin.network not in RENTED) or score < 2:
@@ -111,6 +111,6 @@ class Detection(Rule):
 
 
 def _unlisted(event: Event) -> bool:
-    """A named program that no list knows, on a machine anybody can rent: no browser and no desktop program is at home there."""
+    """A named program that no list knows, on a rented server: no browser and no desktop program is at home there."""
     agent = event.agent
-    return agent.kind == "unknown" and agent.family != "unknown" and event.origin.network in RENTED
+    return agent.kind == "unknown" and agent.family != "unknown" and event.origin.network == "hosting"

@@ -38,7 +38,7 @@ class _Doubt(Struct, gc=False):
     event: Event
     identity: Identity
     session: Life
-    before: list[Use]
+    home: Use
 
 
 class Detection(Rule):
@@ -55,8 +55,8 @@ class Detection(Rule):
         needs=(("origin.ip", "credential", "session"), ("origin.ip", "events")),
         traps=(
             "Calls by a service on the machine's behalf name the service instead of an address: never a place.",
-            "NAT gateways, private endpoints and IPv6 beside IPv4: addresses of the same cloud count as the machine's own, unless several signs "
-            "agree: another program, another country, services taken past the endpoint the machine uses for them.",
+            "NAT gateways, private endpoints and IPv6 beside IPv4: addresses of the same cloud count as the machine's own.",
+            "Another address of the same cloud counts only where signs agree: program, country, services taken past the machine's endpoint.",
             "A central gateway that other identities use too.",
             "The management agent's own channels.",
         ),
@@ -115,7 +115,7 @@ class Detection(Rule):
                 self._tell(host, event, facts, outside[0], "high")  # the thief was seen before the machine
             elif inside and origin.known and facts.session is not None and _INSTANCE.search(host) and len(self.doubts) < 10_000:
                 if event.time - before[0].time >= DAY_MS and not self._own(event, facts, origin):
-                    self.doubts.append(_Doubt(host, event, facts.identity, facts.session, before))
+                    self.doubts.append(_Doubt(host, event, facts.identity, facts.session, inside[0]))
             return
         if any(same_place(origin, u.origin) for u in before) or self._own(event, facts, origin):
             return
@@ -134,7 +134,7 @@ class Detection(Rule):
             score, signs, last = _signs(doubt)
             if score < 3:
                 continue
-            event, home = doubt.event, doubt.before[0]
+            event, home = doubt.event, doubt.home
             self.report(
                 f"{doubt.host}|{event.origin.ip}",
                 event,
