@@ -90,7 +90,8 @@ class Detection(Rule):
         visits.append(made)
         if len(visits) > 24:
             del visits[1:9]
-        if len(visits) >= 3:
+        # without a new or a rented place among them no score reaches the line
+        if len(visits) >= 3 and any(v.new or v.origin.network in RENTED for v in visits):
             # a life that wanders between the same places is judged some times, and again when its program or device changes
             memo = (life.id, origin.net, event.shape.agent, event.shape.device)
             seen = self.judged.get(memo, 0)

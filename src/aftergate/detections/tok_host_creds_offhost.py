@@ -131,7 +131,7 @@ class Detection(Rule):
     def finish(self) -> None:
         """Other addresses of the machine's own cloud: judged by all that was done from there."""
         for doubt in self.doubts:
-            score, signs, last = _signs(doubt)
+            score, signs = _signs(doubt)
             if score < 3:
                 continue
             event, home = doubt.event, doubt.home
@@ -140,8 +140,8 @@ class Detection(Rule):
                 event,
                 severity="high" if score >= 4 else "medium",
                 narrative=(
-                    f"Credentials of {doubt.host.rpartition('/')[2]} were used from {place(event.origin)} with {event.agent.family}, from "
-                    f"{when(event.time)} to {when(last)}; the machine is at {place(home.origin)} with {home.agent}. {'; '.join(signs)}."
+                    f"Credentials of {doubt.host.rpartition('/')[2]} were used from {place(event.origin)} with {event.agent.family} "
+                    f"from {when(event.time)} on; the machine is at {place(home.origin)} with {home.agent}. {'; '.join(signs)}."
                 ),
                 subject=subject_of(doubt.identity, event),
                 evidence=[event.id, home.event],
@@ -198,10 +198,10 @@ def _inside(origin: Origin, cloud: str) -> bool:
     return origin.network in ("cloud", "service") or (origin.network == "private" and (cloud != "aws" or not origin.trustworthy))
 
 
-def _signs(doubt: _Doubt) -> tuple[int, list[str], int]:
-    """How surely the other address is not the machine's: points, what they are for, and the last use from there."""
+def _signs(doubt: _Doubt) -> tuple[int, list[str]]:
+    """How surely the other address is not the machine's: points, and what they are for."""
     event, origin = doubt.event, doubt.event.origin
-    there = {shape: use for shape, use in doubt.session.uses.items() if shape.origin is origin}
+    there = [shape for shape in doubt.session.uses if shape.origin is origin]
     home = [shape for shape, use in doubt.session.uses.items() if use.first < event.time and shape.origin.ip is not None]
     score = 0
     signs: list[str] = []
@@ -222,7 +222,7 @@ def _signs(doubt: _Doubt) -> tuple[int, list[str], int]:
     if origin.country and countries and None not in countries and origin.country not in countries:
         score += 2
         signs.append(f"never from {origin.country}")
-    return score, signs, max((use.last for use in there.values()), default=event.time)
+    return score, signs
 
 
 def _pod(mint: Event | Mint) -> str | None:

@@ -6,8 +6,9 @@ from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import RENTED, org_egress, place, strangeness, when, who
+from aftergate.lineage.state import Identity
 from aftergate.lineage.tracking import Facts
-from aftergate.vocabulary import Event, Kind, Severity, Shape
+from aftergate.vocabulary import Bit, Event, Kind, Severity, Shape
 
 ENOUGH = 3  # bound tokens before an unbound one means anything
 
@@ -15,10 +16,9 @@ ENOUGH = 3  # bound tokens before an unbound one means anything
 class Bound(Struct):
     """What one client of one identity showed so far."""
 
-    count: int = 0
+    shapes: set[Shape] = field(default_factory=set)  # with which bound tokens were shown; how often, tracking counts
     first: int = 0
     last_event: str = ""
-    shape: Shape | None = None  # of the last bound token
     unbound: int = 0
     said: bool = False  # the log says `unbound`, so silence is not it
     before: set[str] = field(default_factory=set)  # devices, networks and systems with unbound tokens while nothing was bound yet
@@ -50,8 +50,10 @@ class Detection(Rule):
             "Require bound tokens for this client by policy",
         ),
     )
-    # sign-ins and token issues bring a new token each and are never repeated events; the work is one look-up
-    subscriptions = (on(kinds=[Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE]),)
+    # an unbound token from the same place, program and device as the bound ones is no finding: so only new combinations are looked at
+    subscriptions = (
+        on(kinds=[Kind.SIGN_IN, Kind.SILENT_SIGN_IN, Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE], bits=Bit.NEW_COMBINATION),
+    )
 
     def start(self) -> None:
         self.held: dict[tuple[str, str], Bound] = {}
@@ -64,11 +66,7 @@ class Detection(Rule):
         binding = detail.binding
         key = (facts.identity.id, shape.client or "")
         held = self.held.get(key)
-        if held is not None and binding == "bound" and held.shape is shape:
-            held.count += 1
-            held.last_event = event.id
-            return
-        if binding == "unbound" and (held is None or held.count < ENOUGH):
+        if binding == "unbound" and (held is None or _count(held, facts.identity) < ENOUGH):
             if held is None:
                 held = self.held[key] = Bound(first=event.time)
             if len(held.before) < 50:
@@ -78,8 +76,7 @@ class Detection(Rule):
         if binding == "bound":
             if held is None:
                 held = self.held[key] = Bound(first=event.time)
-            held.count += 1
-            held.shape = shape
+            held.shapes.add(shape)
             held.last_event = event.id
             held.actions.add(shape.action.name)
             if shape.device is not None:
@@ -96,7 +93,8 @@ class Detection(Rule):
     def _judge(self, event: Event, facts: Facts, held: Bound) -> None:
         held.unbound += 1
         shape = event.shape
-        if held.count < ENOUGH or held.unbound > held.count or {shape.device, shape.origin.net} & held.before:
+        count = _count(held, facts.identity)
+        if count < ENOUGH or held.unbound > count or {shape.device, shape.origin.net} & held.before:
             return
         severity: Severity = "high"
         traps: list[str] = []
@@ -114,9 +112,14 @@ class Detection(Rule):
             severity=severity,
             narrative=(
                 f"{shape.client_name or shape.client or 'A client'} of {who(event)} had used only bound tokens since {when(held.first)} "
-                f"({held.count} times) and succeeded with an unbound one from {place(shape.origin)}."
+                f"({count} times) and succeeded with an unbound one from {place(shape.origin)}."
             ),
             subject=subject_of(facts.identity, event, credentials=event.mints[:1]),
             evidence=[event.id, held.last_event],
             traps=traps,
         )
+
+
+def _count(held: Bound, identity: Identity) -> int:
+    """How often the identity showed a bound token of this client."""
+    return sum(use.count for shape in held.shapes if (use := identity.uses.get(shape)) is not None)

@@ -68,15 +68,16 @@ class Detection(Rule):
             "Revoke what was done with the token and what was issued to it",
         ),
     )
-    # mints come with a new id each and are never repeated events; the first subscription marks the hours with mints
     subscriptions = (
-        on(kinds=_MINTS),
+        on(
+            kinds=_MINTS, sources=("kubernetes.", "keycloak", "oauth", "auth0", "aws.")
+        ),  # marks the hours with mints; Entra's are read off the lives
         on(bits=Bit.UNMINTED),
         on(sources=("kubernetes.", "graph.", "keycloak", "oauth"), bits=Bit.LIFE_IP | Bit.LIFE_ACTION),
     )
 
     def wants(self, shape: Shape) -> bool:
-        return shape.source in _ISSUERS or shape.source.startswith("entra.")
+        return shape.source in _ISSUERS
 
     def start(self) -> None:
         self.hours: dict[str, set[int]] = {}
@@ -86,9 +87,7 @@ class Detection(Rule):
     def step(self, event: Event, facts: Facts) -> None:
         shape = event.shape
         source = shape.source
-        issuer = _ISSUERS.get(source) or ("entra" if source.startswith("entra.") else "")
-        if not issuer:
-            return
+        issuer = _ISSUERS.get(source, "")
         if shape.action.kind in _MINTS:
             hours = self.hours.get(issuer)
             if hours is None:
@@ -124,10 +123,18 @@ class Detection(Rule):
             [],
         )
 
+    def _mark_hours(self) -> None:
+        """The hours in which Entra's sign-in logs show mints."""
+        for life in self.world.lives.values():
+            mint = life.mint
+            if mint is not None and mint.shape.source.startswith("entra."):
+                self.hours.setdefault("entra", set()).add(mint.time // HOUR_MS)
+
     def finish(self) -> None:
         missing = {name: held for name, held in self.unborn.items() if self._without_mint(name)}
         if not missing:
             return
+        self._mark_hours()
         wanted = {held.cohort for held in missing.values()}
         joined = dict.fromkeys(wanted, 0)
         longest = dict.fromkeys(wanted, HOUR_MS)
