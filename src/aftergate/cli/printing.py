@@ -96,7 +96,7 @@ def print_timeline(options: Options, level: str, name: str, inventory: Path | No
             )
         names = {identity.id, *identity.names}
     else:
-        if name not in world.lives:
+        if name not in world.lives and name not in world.unused:
             raise ConfigError(f"no {level} `{name}` in these logs", hint="ids are matched as the logs write them")
         keys = kin(world, [name])
     story = gather(options, {"it": (keys, names)}, frozenset(e for f in findings for e in f.evidence))["it"]

@@ -125,9 +125,9 @@ class Detection(Rule):
 
     def _mark_hours(self) -> None:
         """The hours in which Entra's sign-in logs show mints."""
-        for life in self.world.lives.values():
-            mint = life.mint
-            if mint is not None and mint.shape.source.startswith("entra."):
+        mints = [life.mint for life in self.world.lives.values() if life.mint is not None]
+        for mint in (*mints, *self.world.unused.values()):
+            if mint.shape.source.startswith("entra."):
                 self.hours.setdefault("entra", set()).add(mint.time // HOUR_MS)
 
     def finish(self) -> None:

@@ -110,6 +110,7 @@ class World:
 
     def __init__(self) -> None:
         self.lives: dict[str, Life] = {}
+        self.unused: dict[str, Mint] = {}  # tokens issued by sign-ins and not used so far, as far as the logs show
         self.identities: dict[str, Identity] = {}
         self.alias: dict[str, Identity] = {}
         self.net_identities: dict[str, int] = {}  # net -> distinct identities that used it
@@ -323,6 +324,11 @@ class World:
             if life is None:
                 life = self.lives[key] = Life(key, shape.source, now, now, shape, is_session=event.credential is None)
                 life.first_event = event.id
+                issued = self.unused.pop(key, None)
+                if issued is not None:
+                    life.mint = issued
+                    life.first = issued.time
+                    life.first_event = issued.event
             count = life.count
             if not count:
                 previous = None
@@ -651,7 +657,8 @@ class World:
                 mint.detail = detail
         life = self.lives.get(name)
         if life is None:
-            self.lives[name] = Life(name, shape.source, now, now, shape, 0, {}, mint, first_event=event.id)
+            # most tokens of a sign-in log are never seen in use: a life begins with the first use
+            self.unused.setdefault(name, mint)
             coverage = self.coverage[shape.source]
             if coverage.first_mint is None:
                 coverage.first_mint = now

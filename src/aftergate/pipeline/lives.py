@@ -49,8 +49,14 @@ class Story(Struct):
 
 def kin(world: World, names: Iterable[str]) -> set[str]:
     """The given credential and session ids with their ancestors and direct children: one family."""
+    names = list(names)
     chosen = {n for n in names if n in world.lives}
-    for name in list(chosen):
+    for name in names:
+        issued = world.unused.get(name)
+        if issued is not None:
+            chosen.add(name)
+            chosen.update(n for n in (issued.parent, issued.session) if n is not None and n in world.lives)
+    for name in [n for n in chosen if n in world.lives]:
         life = world.lives[name]
         seen = {name}
         while life.mint is not None:
