@@ -45,8 +45,10 @@ SCENARIOS = {  # folder -> title, and what it is
     ),
     "scenarios-own": (
         "Further scenarios",
-        "Stories of the same form, written from the catalogue's definitions without sight of the rules, on other vendors and with other means. In their first "
-        "runs about 92 of 100 attacks were found and 93 of 100 benign ones stayed quiet; the rules were mended since, so today's figures are no longer blind.",
+        (
+            "Stories of the same form, written from the catalogue's definitions without sight of the rules, on other vendors and with other means. In their first "
+            "runs about 92 of 100 attacks were found and 93 of 100 benign ones stayed quiet; the rules were mended since, so today's figures are no longer blind."
+        ),
     ),
 }
 MEDIUM = RANK["medium"]
