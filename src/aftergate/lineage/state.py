@@ -72,6 +72,7 @@ class Life(Struct, eq=False):
     root: str | None = None  # cached lineage root
     is_session: bool = False
     ends: int = 1 << 62  # from when on it should not work, by its mint
+    main: Use | None = None  # of a session key: the use of its place and program, which also counts what its identity does by habit
     watch: tuple[Callable[..., None], ...] | None = None  # detections that want every event of this life, see Rule.watch
     parts: set[object] | None = None  # addresses, networks, agent families, actions, clients and devices seen; from the second shape on
 

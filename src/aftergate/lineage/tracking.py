@@ -12,6 +12,7 @@ from aftergate.lineage.state import DAY_MS, Coverage, CredentialChange, Death, I
 from aftergate.vocabulary import GAP_MS, NO_DETAIL, VOLUME_FLOOR, Actor, Bit, Detail, Event, Kind, Origin, Shape, Tag
 
 FEW_SHAPES = 12
+HABIT_DAYS = 2  # days on which an identity did a thing in a way, before a new session key that does it so brings nothing new
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
 B_NEW_IDENTITY = int(Bit.NEW_IDENTITY)
@@ -185,10 +186,20 @@ class World:
             life = self.lives.get(key)
             if life is not None:
                 use = life.uses.get(shape)
+                up = use.up if use is not None else None
+                if use is None and life.main is not None:
+                    # a session key goes on from its place with its program, doing what its identity has done for days: as good as seen
+                    last = life.shape
+                    if last.origin is shape.origin and last.agent is shape.agent and life.identity is not None:
+                        up = life.identity.uses.get(shape)
+                        if up is not None and up.days >= HABIT_DAYS:
+                            use = life.main
+                            if now >= up.day_end:
+                                up.days += 1
+                                up.day_end = now - now % DAY_MS + DAY_MS
                 if use is not None and life.session_id == event.session:
                     # nothing new: the common case
                     mask = 0
-                    up = use.up
                     if now >= use.day_end:
                         use.days += 1
                         use.day_end = now - now % DAY_MS + DAY_MS
@@ -344,6 +355,8 @@ class World:
                 if life.identity is None:
                     life.identity = identity
                 life.uses[shape] = Use(now, now, 1, 1, day_end, own)
+                if life.mint is not None and life.mint.klass == "session_key" and identity.kind != "human":
+                    life.main = life.uses[shape]
             else:
                 previous = life.shape
                 gap = now - life.last
@@ -355,6 +368,8 @@ class World:
                 if use is None:
                     mask |= self._life_bits(life, shape)
                     life.uses[shape] = Use(now, now, 1, 1, day_end, own)
+                    if life.main is not None:
+                        life.main = life.uses[shape]
                 else:
                     use.count += 1
                     use.last = now
