@@ -47,7 +47,7 @@ SCENARIOS = {  # folder -> title, and what it is
         "Further scenarios",
         (
             "Stories of the same form, written from the catalogue's definitions without sight of the rules, on other vendors and with other means. In their first "
-            "runs about 92 of 100 attacks were found and 93 of 100 benign ones stayed quiet; the rules were mended since, so today's figures are no longer blind."
+            "runs about 92 of 100 attacks were found and 93 of 100 benign ones stayed quiet; the rules were mended since, so today's figures are no longer blind. Two benign stories that had raised findings were left out afterwards, because their records contradict themselves."
         ),
     ),
 }
