@@ -1,0 +1,1 @@
+"""Alembic revisions, run forward when a server opens its database."""
