@@ -1,0 +1,254 @@
+"""An approval is good for exactly what was approved, once, by the key it names, while nothing speaks against it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from company import POLICIES, URL, Company, Executor, payment, refused, undecided, write_policies
+
+from aftergate.audit import evidence
+
+# The way through.
+
+
+def test_a_payment_is_asked_for_approved_and_released_once(company: Company) -> None:
+    approval = company.request(payment())
+    assert company.core.approvals.task(approval)["task"]["status"] == "pending"
+    approved = company.approve("bob", approval)
+    task = company.core.approvals.task(approved)
+    assert task["task"]["status"] == "approved"
+    assert task["result"]["mode"] == "reevaluate"
+    used = company.use(payment(), task["result"]["approval"]["id"])
+    assert used.allowed
+    assert used.context["approval"]["id"] == task["result"]["approval"]["id"]
+    again = company.use(payment(), task["result"]["approval"]["id"])
+    assert not again.allowed
+    assert again.context["reason"] == "approval_unverifiable"
+
+
+def test_the_log_tells_the_story_and_its_evidence_verifies(company: Company) -> None:
+    approval = company.approve("bob", company.request(payment()))
+    company.use(payment(), company.result_id(approval))
+    story = company.records("access_request", "approval.granted", "approval.consumed", "decision")
+    assert [one["type"] for one in story if one.get("transaction") == approval.id] == [
+        "access_request",
+        "approval.granted",
+        "decision",
+        "approval.consumed",
+    ]
+    granted = company.records("approval.granted")[0]
+    held = evidence.verify(granted["_evidence"], granted["approval"]["tx_hash"], rp_ids=["localhost"], origins=[URL])
+    assert isinstance(held, evidence.Granted), held
+    assert held.approver == "bob"
+    consumed = company.records("approval.consumed")[0]
+    assert consumed["approval"]["id"] in held.approvals
+
+
+def test_a_dry_evaluation_neither_permits_nor_uses(company: Company) -> None:
+    approval = company.approve("bob", company.request(payment()))
+    id_ = company.result_id(approval)
+    dry = company.evaluate({**payment(), "context": {**payment()["context"], "approval": {"id": id_}}})
+    assert not dry.allowed
+    assert dry.context["reason"] == "approval_unverifiable"
+    assert company.use(payment(), id_).allowed
+
+
+# Every bound field.
+
+
+def mutations() -> list[tuple[str, dict[str, Any]]]:
+    made = []
+    base = payment()
+
+    def walk(value: Any, path: tuple[str, ...]) -> None:
+        if isinstance(value, dict):
+            for name in value:
+                walk(value[name], (*path, name))
+            made.append((".".join((*path, "+")), changed(path, lambda held: held.update(more="x"))))
+        else:
+            made.append(
+                (
+                    ".".join(path),
+                    changed(path[:-1], lambda held: held.__setitem__(path[-1], value + "x" if isinstance(value, str) else value + 1)),
+                )
+            )
+            made.append((".".join(path) + " gone", changed(path[:-1], lambda held: held.__delitem__(path[-1]))))
+
+    def changed(path: tuple[str, ...], change: Any) -> dict[str, Any]:
+        copied = copy.deepcopy(base)
+        inside: Any = copied
+        for step in path:
+            inside = inside[step]
+        change(inside)
+        return copied
+
+    for name in ("subject", "action", "resource"):
+        walk(base[name], (name,))
+    walk(base["context"]["transaction"], ("context", "transaction"))
+    # Unknown members of an entity are ignored by the standard; missing required ones are no request at all.
+    dropped = {"subject.+", "action.+", "resource.+"} | {
+        f"{one} gone" for one in ("subject.type", "subject.id", "action.name", "resource.type", "resource.id")
+    }
+    return [(name, one) for name, one in made if name not in dropped]
+
+
+@pytest.mark.parametrize(("name", "changed"), mutations(), ids=[name for name, _ in mutations()])
+def test_any_change_of_what_was_approved_is_out_of_scope(company_once: tuple[Company, str], name: str, changed: dict[str, Any]) -> None:
+    company, id_ = company_once
+    answer = company.use(changed, id_)
+    assert not answer.allowed, name
+    assert answer.context["reason"] == "out_of_scope", answer.context
+
+
+@pytest.fixture(scope="module")
+def company_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Company, str]]:
+    made = Company(tmp_path_factory.mktemp("mutated"))
+    made.person("bob", "finance")
+    id_ = made.result_id(made.approve("bob", made.request(payment())))
+    yield made, id_
+    assert made.use(payment(), id_).allowed, "after all the changes the true transaction still goes through"
+    made.core.close()
+
+
+@pytest.mark.parametrize(("name", "changed"), mutations(), ids=[name for name, _ in mutations()])
+def test_any_change_after_the_denial_is_no_request(
+    company_bound: tuple[Company, dict[str, Any]], name: str, changed: dict[str, Any]
+) -> None:
+    company, denial = company_bound
+    assert refused(company, {**changed, "denial": denial}, "invalid_denial_binding").status == 400
+
+
+@pytest.fixture(scope="module")
+def company_bound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Company, dict[str, Any]]]:
+    made = Company(tmp_path_factory.mktemp("bound"))
+    yield made, made.denied(payment())
+    made.core.close()
+
+
+# Used wrongly.
+
+
+def test_an_approval_for_one_used_for_another_is_out_of_scope(company: Company) -> None:
+    other = payment(resource={"type": "payment", "id": "p-2"})
+    first, second = company.approve("bob", company.request(payment())), company.approve("bob", company.request(other))
+    assert company.use(other, company.result_id(first)).context["reason"] == "out_of_scope"
+    assert company.use(other, company.result_id(second)).allowed
+    assert company.use(payment(), company.result_id(first)).allowed
+
+
+def test_used_late_it_has_expired(company: Company) -> None:
+    approval = company.approve("bob", company.request(payment()))
+    company.wait(600)
+    assert company.use(payment(), company.result_id(approval)).context["reason"] == "approval_expired"
+
+
+def test_used_by_another_key_it_is_unverifiable(company: Company) -> None:
+    approval = company.approve("bob", company.request(payment()))
+    assert company.use(payment(), company.result_id(approval), Executor()).context["reason"] == "approval_unverifiable"
+    assert company.use(payment(), company.result_id(approval)).allowed
+
+
+def test_used_by_another_caller_it_is_unverifiable(company: Company) -> None:
+    approval = company.approve("bob", company.request(payment()))
+    assert company.use(payment(), company.result_id(approval), caller="key-2").context["reason"] == "approval_unverifiable"
+
+
+def test_used_before_it_is_approved_it_is_pending(company: Company) -> None:
+    approval = company.request(payment())
+    assert company.use(payment(), company.result_id(approval)).context["reason"] == "grant_pending"
+
+
+def test_a_proof_serves_one_use_of_one_approval(company: Company) -> None:
+    one, two = (company.approve("bob", company.request(payment(resource={"type": "payment", "id": n}))) for n in ("p-1", "p-2"))
+    proof = company.executor.proof(URL + "/access/v1/evaluation", company.hand.at, ath=company.result_id(one))
+    for approval, name, ok in ((two, "p-2", False), (one, "p-1", True)):
+        context = {**payment()["context"], "approval": {"id": company.result_id(approval)}}
+        assert company.evaluate(payment(resource={"type": "payment", "id": name}, context=context), proof).allowed == ok
+
+
+@pytest.mark.parametrize("level", ["identity", "session", "credential"])
+@pytest.mark.parametrize("when", ["asked", "challenged", "approved"])
+def test_a_new_finding_voids_it_and_is_named(company: Company, level: str, when: str) -> None:
+    company.find({"identity": ["alice"]}, "low", "f-known")
+    approval = company.request(payment())
+    subject = {level: [{"identity": "alice", "session": "s-alice", "credential": "c-alice"}[level]]}
+    if when == "asked":
+        found = company.find(subject)
+        with undecided("not_pending") as told:
+            company.ask("bob", approval.id)
+        assert found in str(told.value)
+    elif when == "challenged":
+        asked = company.ask("bob", approval.id)
+        found = company.find(subject)
+        with undecided("not_pending"):
+            company.core.approvals.approve(company.acting("bob"), None, asked.challenge_id, company.sign("bob", asked), company.now)
+    else:
+        company.approve("bob", approval)
+        found = company.find(subject)
+        answer = company.use(payment(), company.result_id(approval))
+        assert not answer.allowed
+        assert answer.context["reason"] == "policy_denied"
+        assert found in answer.context["reason_admin"]["403"]
+        assert company.use(payment(), company.result_id(approval)).context["reason"] == "policy_denied"
+    voided = company.records("approval.voided")
+    assert len(voided) == 1
+    assert found in voided[0]["reasons"][0]
+    assert "f-known" not in voided[0]["reasons"][0]
+
+
+def test_a_finding_between_the_look_and_the_use_is_seen_in_the_use(company: Company) -> None:
+    """The view in memory is old; what the use's own transaction reads is not."""
+    approval = company.approve("bob", company.request(payment()))
+    stale = company.core.trust.of
+    found = company.find({"identity": ["alice"]})
+    company.core.trust.of = lambda *_a, **_k: stale(("nobody",))  # type: ignore[method-assign]
+    answer = company.use(payment(), company.result_id(approval))
+    assert not answer.allowed
+    assert answer.context["reason"] == "policy_denied"
+    assert found in company.records("approval.voided")[0]["reasons"][0]
+    assert not company.records("approval.consumed")
+
+
+def test_policies_are_asked_again_at_the_use(company: Company, tmp_path: Path) -> None:
+    approval = company.approve("bob", company.request(payment()))
+    write_policies(tmp_path / "policies", POLICIES + '\n@id("freeze") forbid (principal, action == Action::"release_payment", resource);\n')
+    company.core.decider.reload()
+    answer = company.use(payment(), company.result_id(approval))
+    assert not answer.allowed
+    assert answer.context["reason"] == "policy_denied"
+    write_policies(tmp_path / "policies")
+    company.core.decider.reload()
+    assert company.use(payment(), company.result_id(approval)).allowed, "a denial used nothing up"
+
+
+@pytest.mark.parametrize("more", ['@quorum("2")', '@device_bound("true")', '@approvers("treasury")'])
+def test_policies_that_ask_for_more_since_are_not_satisfied(company: Company, tmp_path: Path, more: str) -> None:
+    approval = company.approve("bob", company.request(payment()))
+    pay = '@id("pay-needs-approval") @advice("approval") @approvers("finance")'
+    text = POLICIES.replace(pay, pay.replace('@approvers("finance")', more) if "approvers" in more else f"{pay} {more}")
+    assert text != POLICIES
+    write_policies(tmp_path / "policies", text)
+    company.core.decider.reload()
+    answer = company.use(payment(), company.result_id(approval))
+    assert not answer.allowed
+    assert answer.context["reason"] == "policy_denied"
+
+
+def test_the_actor_that_was_approved_is_the_one_that_acts(company: Company) -> None:
+    asked = payment(subject={"type": "user", "id": "alice", "properties": {"act": {"sub": "agent-1"}}})
+    approval = company.approve("bob", company.request(asked))
+    other = payment(subject={"type": "user", "id": "alice", "properties": {"act": {"sub": "agent-2"}}})
+    assert company.use(other, company.result_id(approval)).context["reason"] == "out_of_scope"
+    assert company.use(asked, company.result_id(approval)).allowed
+
+
+def test_a_certificate_may_be_the_executors_key(company: Company) -> None:
+    approval = company.approve("bob", company.submit(company.submission(payment()), x5t="t" * 43))
+    assert company.use(payment(), company.result_id(approval)).context["reason"] == "approval_unverifiable"
+    context = {**payment()["context"], "approval": {"id": company.result_id(approval)}}
+    assert not company.evaluate(payment(context=context), x5t="u" * 43).allowed
+    assert company.evaluate(payment(context=context), x5t="t" * 43).allowed
