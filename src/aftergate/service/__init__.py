@@ -1,0 +1,1 @@
+"""Use cases: what the server does, each in one database transaction with its audit record."""
