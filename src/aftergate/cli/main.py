@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from aftergate import __version__
+from aftergate.cli.commands import register_all
 from aftergate.errors import AftergateError
 
 EXIT_FINDINGS = 3
@@ -45,6 +46,8 @@ def scan(
     summary: Annotated[Path | None, Parameter(group=OUT)] = None,
     report: Annotated[Path | None, Parameter(group=OUT)] = None,
     ocsf: Annotated[Path | None, Parameter(group=OUT)] = None,
+    into: Annotated[str | None, Parameter(group=OUT)] = None,
+    into_key_file: Annotated[Path | None, Parameter(group=OUT)] = None,
     set_aside: Annotated[Path | None, Parameter(group=OUT)] = None,
     fail_on: Annotated[FailOn | None, Parameter(group=OUT)] = None,
     all_findings: Annotated[bool, Parameter(name="--all", group=OUT, negative="")] = False,
@@ -87,6 +90,10 @@ def scan(
         Write one HTML file with incidents and their pictures.
     ocsf
         Write findings as OCSF Detection Finding, one a line.
+    into
+        Send findings to a running `aftergate serve` (its URL) or into its data directory: they lower live trust at once. Sending again does no harm.
+    into_key_file
+        File whose first word is an API key with the scope `findings`, for --into URL; the environment variable AFTERGATE_KEY, if not said.
     set_aside
         Write what could not be read here: file, offset, reason, record (secrets masked).
     fail_on
@@ -104,7 +111,7 @@ def scan(
     options = Options(
         paths=list(paths), source=source, jobs=max(1, jobs), mmdb=mmdb, tables=tables, lateness_ms=int(lateness * 3_600_000), strict=strict
     )
-    outputs = Outputs(findings, summary, report, ocsf, set_aside, show_all=all_findings, quiet=quiet)
+    outputs = Outputs(findings, summary, report, ocsf, set_aside, into, into_key_file, show_all=all_findings, quiet=quiet)
     worst = run_scan(options, inventory, outputs)
     return EXIT_FINDINGS if fail_on is not None and worst is not None and _reaches(worst, fail_on) else 0
 
@@ -220,6 +227,9 @@ def detections(slug: str | None = None, *, json: Annotated[bool, Parameter(negat
     from aftergate.cli.printing import print_detections
 
     return print_detections(slug, as_json=json)
+
+
+register_all(app)
 
 
 def _reaches(worst: str, floor: str) -> bool:

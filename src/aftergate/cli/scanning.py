@@ -14,12 +14,12 @@ from rich.text import Text
 
 from aftergate.errors import ConfigError
 from aftergate.events.clock import to_iso
-from aftergate.pipeline.outputs import conclude, summary, write_findings, write_summary
+from aftergate.pipeline.outputs import conclude, finding_json, summary, write_findings, write_summary
 from aftergate.pipeline.reading import Fault
 from aftergate.pipeline.scan import Options, scan
 from aftergate.pipeline.set_aside import SetAside
 from aftergate.risk.incidents import Incident
-from aftergate.vocabulary import RANK, Severity
+from aftergate.vocabulary import RANK, Finding, Severity
 
 STYLE = {"critical": "bold white on red", "high": "bold red", "medium": "yellow", "low": "cyan", "info": "dim"}
 MOST_SHOWN = 20
@@ -33,6 +33,8 @@ class Outputs(Struct):
     report: Path | None = None
     ocsf: Path | None = None
     set_aside: Path | None = None
+    into: str | None = None  # a server's URL, or its data directory
+    into_key_file: Path | None = None
     show_all: bool = False
     quiet: bool = False
 
@@ -47,6 +49,8 @@ def run_scan(options: Options, inventory: Path | None, outputs: Outputs) -> Seve
     for path in (outputs.findings, outputs.summary, outputs.report, outputs.ocsf, outputs.set_aside):
         if path is not None and not path.parent.exists():
             raise ConfigError(f"folder `{path.parent}` does not exist", where=str(path), hint="make it, or name another place")
+    if outputs.into is not None:
+        _reachable(outputs)
     directory = None
     if inventory is not None:
         from aftergate.inventory import Inventory
@@ -82,7 +86,43 @@ def run_scan(options: Options, inventory: Path | None, outputs: Outputs) -> Seve
         write_report(outputs.report, options, engine, findings, incidents, data)
     if not outputs.quiet:
         show(Console(), incidents, data, outputs)
+    if outputs.into is not None:
+        _send(findings, outputs)
     return max((f.severity for f in findings), key=RANK.__getitem__, default=None)
+
+
+def _is_url(into: str) -> bool:
+    return into.startswith(("http://", "https://"))
+
+
+def _reachable(outputs: Outputs) -> None:
+    """What can be seen to be wrong before the logs are read. Raises: ConfigError."""
+    assert outputs.into is not None
+    if _is_url(outputs.into):
+        from aftergate.cli.places import key_of
+
+        key_of(outputs.into_key_file, "--into-key-file")
+    elif not Path(outputs.into).is_dir():
+        raise ConfigError(
+            "neither a server's URL nor a data directory", where=f"--into {outputs.into}", hint="for example http://localhost:8181"
+        )
+
+
+def _send(findings: list[Finding], outputs: Outputs) -> None:
+    """Raises: AftergateError, if they could not be sent; what was written stays."""
+    import msgspec
+
+    from aftergate.cli.feeding import feed, told
+
+    assert outputs.into is not None
+    url = outputs.into if _is_url(outputs.into) else None
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    lines = [encode(finding_json(finding)) for finding in findings]
+    result = feed(
+        lines, server=url, data=None if url else Path(outputs.into), database=None, key_file=outputs.into_key_file, flag="--into-key-file"
+    )
+    if not outputs.quiet or result.set_aside:
+        Console(stderr=bool(result.set_aside), highlight=False).print(told(result), soft_wrap=True, markup=False)
 
 
 def _keeper(keep: SetAside | None) -> Callable[[Fault], None] | None:

@@ -1,0 +1,173 @@
+"""`aftergate findings`: what live trust rests on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+WHERE = Group("Where the findings are", sort_key=1)
+Data = Annotated[
+    Path | None, Parameter(group=WHERE, env_var="AFTERGATE_DATA", help="The server's data directory. [default: aftergate-data]")
+]
+Base = Annotated[
+    str | None,
+    Parameter(
+        name="--database", group=WHERE, env_var="AFTERGATE_DATABASE", help="The server's database, if it is not in the data directory."
+    ),
+]
+Server = Annotated[str | None, Parameter(group=WHERE, help="A running server's URL, instead of its data directory.")]
+KeyFile = Annotated[
+    Path | None,
+    Parameter(
+        group=WHERE, help="File whose first word is an API key (`findings`; to close one `admin`), for --server. [default: AFTERGATE_KEY]"
+    ),
+]
+Json = Annotated[bool, Parameter(negative="", help="JSON instead of text.")]
+
+findings = App(
+    name="findings", help="Findings that a server holds: they lower trust until they fade or somebody closes them.", help_format="markdown"
+)
+
+
+def register(app: App) -> None:
+    app.command(findings)
+
+
+@findings.command
+def send(path: Path, /, *, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None) -> int:
+    """Send findings that `aftergate scan --findings` wrote. Sending them again changes nothing.
+
+    Exit codes: 0 all were taken, 1 some were set aside (their lines are printed) or none could be sent.
+    """
+    from aftergate.cli.feeding import feed, told
+    from aftergate.errors import ConfigError
+
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    result = feed(lines, server=server, data=data, database=database, key_file=key_file, flag="--key-file")
+    print(told(result))
+    return 1 if result.set_aside else 0
+
+
+@findings.command(name="list")
+def list_(
+    *,
+    subject: str = "",
+    closed: Annotated[bool, Parameter(negative="")] = False,
+    limit: int = 100,
+    json: Json = False,
+    data: Data = None,
+    database: Base = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+) -> int:
+    """List findings, newest first.
+
+    Parameters
+    ----------
+    subject
+        Only those that name this identity, session or credential.
+    closed
+        Closed ones too.
+    limit
+        At most so many.
+    """
+    from itertools import islice
+
+    import msgspec
+
+    from aftergate.cli.places import client, ground
+
+    rows: list[dict[str, Any]]
+    if server is not None:
+        with client(server, key_file) as gate:
+            rows = list(islice(gate.findings(subject, closed=closed), limit))
+    else:
+        from aftergate.api.routes.findings import shown
+        from aftergate.stores import findings as store
+
+        with ground(data, database) as opened, opened.db.read() as connection:
+            held = store.listed(connection, subject=subject or None, open_only=not closed, limit=limit)
+            rows = [msgspec.to_builtins(shown(one)) for one in held]
+    if json:
+        sys.stdout.buffer.write(msgspec.json.encode(rows) + b"\n")
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("id", "severity", "time", "detection", "subject", "closed"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        finding = row["finding"]
+        names = [name for level in finding["subject"].values() for name in (level if isinstance(level, list) else [level])]
+        table.add_row(
+            finding["id"],
+            finding["severity"],
+            finding["time"][:16],
+            finding["detection"],
+            names[0] if names else "",
+            row.get("closed", "")[:16],
+        )
+    Console(highlight=False).print(table)
+    return 0
+
+
+@findings.command
+def close(
+    finding_id: str, /, reason: str, *, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None
+) -> int:
+    """Close a finding that was looked into, with the reason: trust no longer suffers from it. Recorded.
+
+    Examples:
+        aftergate findings close f-3b1c "the new laptop, confirmed with Ada by phone"
+    """
+    from aftergate.cli.places import client, ground, operator
+    from aftergate.errors import ConfigError
+
+    if server is not None:
+        with client(server, key_file) as gate:
+            gate.close_finding(finding_id, reason)
+    else:
+        from aftergate.service.findings import close as closing
+
+        with ground(data, database) as opened:
+            if not closing(opened, finding_id, reason, by=operator()):
+                raise ConfigError("no finding with this id is open", where=finding_id, hint="`aftergate findings list` shows them")
+    print(f"{finding_id}: closed")
+    return 0
+
+
+@findings.command
+def trust(
+    *,
+    identity: tuple[str, ...] = (),
+    session: tuple[str, ...] = (),
+    credential: tuple[str, ...] = (),
+    server: Annotated[str, Parameter(group=WHERE, help="The server's URL.", env_var="AFTERGATE_URL")] = "http://localhost:8181",
+    key_file: KeyFile = None,
+    json: Json = False,
+) -> int:
+    """Print how an identity, a session and a credential stand now, 0 to 100, and which findings did it."""
+    import msgspec
+
+    from aftergate.cli.places import client
+
+    with client(server, key_file) as gate:
+        held = gate.trust(identity=identity, session=session, credential=credential)
+    if json:
+        sys.stdout.buffer.write(msgspec.json.encode(held) + b"\n")
+        return 0
+    for name, given, value in (
+        ("identity", identity, held.identity), ("session", session, held.session), ("credential", credential, held.credential),
+    ):  # fmt: skip
+        if given:
+            print(f"{name:<11}{value:>4}  {', '.join(given)}")
+    for reason in held.reasons:
+        print(f"  -{reason.points:<6g} {reason.detection}  {reason.finding}")
+    return 0
