@@ -60,6 +60,7 @@ def scan(
     Keycloak, Vault, agent gateways, OCSF and more (`aftergate sources`). NDJSON, JSON, CSV with a JSON column, gzip and zstd are read as they are.
 
     Examples:
+
         aftergate scan logs/ --report report.html
 
         aftergate scan cloudtrail/*.json.gz entra/ --findings findings.jsonl --fail-on high
@@ -126,6 +127,7 @@ def events(
     """Print normalised events, one JSON object a line, in order of time.
 
     Examples:
+
         aftergate events okta.jsonl | head
 
         aftergate events logs/ --format ocsf > events.ocsf.jsonl
@@ -159,6 +161,7 @@ def timeline(
     """Print the life of one credential, session or identity in order: issue, refresh, use, findings.
 
     Examples:
+
         aftergate timeline logs/ --credential AKIAIOSFODNN7EXAMPLE
 
         aftergate timeline logs/ --identity ada@corp.example --json
@@ -215,6 +218,7 @@ def detections(slug: str | None = None, *, json: Annotated[bool, Parameter(negat
     """List the detections, or tell all about one.
 
     Examples:
+
         aftergate detections tok-refresh-reuse
 
     Parameters

@@ -44,6 +44,7 @@ def approve(
     the page on which to approve with a passkey, and waits until the request is decided (AFTERGATE_API_KEY: a key of the caller that asked).
 
     Examples:
+
         aftergate approve --new-key bob.key --link 'https://approvals.example/enrol#...'
 
         aftergate approve --key bob.key

@@ -55,6 +55,7 @@ def ask(
     Values of --set and --transaction are numbers and true or false where they read so, else text.
 
     Examples:
+
         aftergate ask user:tara release_payment Payment:p-1 --set amount=900 --set currency=EUR
 
         aftergate ask workload:ci/shop deploy Environment:production --transaction artifact=sha256:9f2c --executor-key ci.pem --request --wait 600

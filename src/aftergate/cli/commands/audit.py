@@ -51,6 +51,7 @@ def verify(
     you kept yourself: a checkpoint (`--known`) or a key (`--key`).
 
     Examples:
+
         aftergate audit verify audit.tar.gz --known checkpoint-january.txt
 
         aftergate audit verify 17.tlog-proof --record 17.json --key 'log.example/a+1a2b3c4d+AZ...'
@@ -97,6 +98,7 @@ def export(
     A name that ends in .tar.gz makes one file, any other a folder. Evidence of approvals is always in it. The export is itself recorded.
 
     Examples:
+
         aftergate audit export audit.tar.gz
 
         aftergate audit export audit.tar.gz --server https://aftergate.example --key-file auditor.key
@@ -127,6 +129,7 @@ def show(
     """Tell one transaction in ten lines: who asked, who approved, when, under which risk, what ran.
 
     Examples:
+
         aftergate audit show --transaction req_Zk3v...
 
         aftergate audit show --last 20
@@ -152,6 +155,7 @@ def checkpoint(*, data: Data = None, database: Base = None, server: Server = Non
     """Print the newest signed checkpoint. Keep it outside this machine: with it, a log that is later cut off or rewritten is found.
 
     Examples:
+
         aftergate audit checkpoint > checkpoint-2026-01.txt
     """
     from aftergate.cli.auditing import run_checkpoint
@@ -164,6 +168,7 @@ def proof(seq: int, /, *, out: Path = Path(), data: Data = None, database: Base 
     """Write one record and the proof that it is in the log: SEQ.json and SEQ.tlog-proof, which verify alone.
 
     Examples:
+
         aftergate audit proof 17
 
     Parameters
@@ -193,6 +198,7 @@ def keys(
     """Print the log's public keys and when each is in use; or begin a new one.
 
     Examples:
+
         aftergate audit keys
 
         aftergate audit keys --rotate --overlap-days 30
@@ -227,6 +233,7 @@ def erase(
     """Forget a person in the log: their ids and aliases, and the requests and approvals' evidence that tell of them. Proofs still hold.
 
     Examples:
+
         aftergate audit erase --name anna anna@acme.example --reason "request of 3 March"
 
     Parameters

@@ -125,6 +125,7 @@ def close(
     """Close a finding that was looked into, with the reason: trust no longer suffers from it. Recorded.
 
     Examples:
+
         aftergate findings close f-3b1c "the new laptop, confirmed with Ada by phone"
     """
     from aftergate.cli.places import client, ground, operator

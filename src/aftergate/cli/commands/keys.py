@@ -51,6 +51,7 @@ def create(
     read trust, `audit` read the log, `admin` keys, policies, people, `metrics` metrics and status.
 
     Examples:
+
         aftergate keys create payments-api --scopes decide,request
 
         aftergate keys create siem --scopes findings --expires-days 90 --server https://aftergate.example.org --key-file admin.key

@@ -54,6 +54,7 @@ def add(
     """Add a person, and print the one-time link with which they register their first passkey.
 
     Examples:
+
         aftergate people add alice --groups finance --aliases alice@example.org
 
         aftergate people add bob --name "Bob Bley" --groups finance treasury --server https://gate.example.org --key-file admin-key.txt

@@ -20,6 +20,7 @@ def check(directory: DIRECTORY = None, /, *, entities: ENTITIES = None, json: JS
     """Read a policy directory as the server would, and say everything that is wrong with it, by file and line.
 
     Examples:
+
         aftergate policy check policies/
 
         aftergate policy check policies/ --entities entities.json --json
@@ -36,6 +37,7 @@ def run_cases(directory: DIRECTORY = None, /, *, entities: ENTITIES = None, json
     """Run the cases beside the policies: `cases/*.yaml`, each a request and the answer it must get.
 
     Examples:
+
         aftergate policy test policies/ --entities entities.json
 
     Exit codes: 0 every case holds, 1 could not run (a broken set, no cases), 2 wrong usage, 3 a case does not hold.
@@ -58,6 +60,7 @@ def explain(
     """Decide one request and show why: which policies could matter, which of them hold, and what would change the answer.
 
     Examples:
+
         aftergate policy explain request.json policies/ --entities entities.json
 
         aftergate policy explain - policies/ --live '{"trust": {"identity": 30}}' < request.json
@@ -91,6 +94,7 @@ def shadow(
     Live traffic is compared by the server itself: `aftergate serve --shadow-policies DIR`, then `GET /v1/policies/shadow`.
 
     Examples:
+
         aftergate policy shadow candidate/ policies/ --entities entities.json --data aftergate-data
 
         aftergate policy shadow candidate/ policies/ --requests requests.jsonl --fail-on-change

@@ -50,6 +50,7 @@ def create(
     """Declare a task, and print its id.
 
     Examples:
+
         aftergate task create "nightly deploy" --actions deploy --resources env:staging env:prod --minutes 30
 
         aftergate task create "answer support mail" --tools search refund --mcp-server https://mcp.example.org --on-behalf-of user:alice
@@ -161,6 +162,7 @@ def kill(
     """End tasks by force (scope `admin`): one, all of and for somebody, or all tokens that came from one subject token.
 
     Examples:
+
         aftergate task kill --principal user:alice --reason "left the company"
 
         aftergate task kill --issuer https://idp.example.org --jti 9f2c --reason "session was stolen"
