@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.conduct import IAC
@@ -63,12 +63,12 @@ class _Episode(Struct):
     habit: int  # classes it had before
     history: int  # milliseconds
     person: bool
-    news: list[_New] = field(default_factory=list)
+    news: list[_New] = []
     away: int = 0
     program: bool = False
     tool: bool = False
     slept: bool = False
-    reasons: set[str] = field(default_factory=set)
+    reasons: set[str] = set()
 
 
 class Detection(Rule):

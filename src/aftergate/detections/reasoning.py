@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from aftergate.events.clock import to_iso
 from aftergate.lineage.state import DAY_MS, Identity, Life
@@ -78,7 +77,7 @@ def org_egress(world: World, origin: Origin, beside: Identity | None = None) -> 
     return world.shared_net(origin.net, beside) >= SHARED_BY
 
 
-class Strangeness(Struct, frozen=True):
+class Strangeness(NamedTuple):
     """How strange an origin is for an identity, and why."""
 
     score: int  # 0 nothing new; 1 new address only; 2 new network; 3 and more: new network and more beside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, lower, on, subject_of
 from aftergate.detections.pipelines import may_be_pipeline, pipeline_of
@@ -23,10 +23,10 @@ class _Grant(Struct):
     time: int
     event: str
     pipeline: str
-    homes: list[Origin] = field(default_factory=list)
-    credentials: list[str] = field(default_factory=list)
+    homes: list[Origin] = []
+    credentials: list[str] = []
     late: bool = False  # used from its own place after the end
-    during: set[Origin] = field(default_factory=set)  # places already looked at while the run went on
+    during: set[Origin] = set()  # places already looked at while the run went on
     told: bool = False
 
 

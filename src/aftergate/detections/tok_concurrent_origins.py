@@ -16,7 +16,7 @@ _ROAMING = frozenset({"mobile", "relay", "proxy"})
 _STATIC = frozenset({"api_key", "client_secret", "certificate", "pat"})
 
 
-class Visit(Struct, gc=False):
+class Visit(Struct):
     """A run of uses from one place, between two changes of place."""
 
     start: int

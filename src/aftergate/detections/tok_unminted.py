@@ -31,7 +31,7 @@ _MINTS = frozenset(
 )
 
 
-class Unborn(Struct, gc=False):
+class Unborn(Struct):
     """A token first used without a known mint."""
 
     event: Event

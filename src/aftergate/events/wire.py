@@ -39,11 +39,41 @@ class _ActionRow(Struct, array_like=True, gc=False):
     tags: tuple[str, ...]
 
 
+class _ActorRow(Struct, array_like=True, gc=False):
+    id: str
+    names: tuple[str, ...]
+    kind: str
+    account: str | None
+    display: str | None
+    role: str | None
+    first_party: bool
+
+
+class _OriginRow(Struct, array_like=True, gc=False, frozen=True):
+    ip: str | None
+    net: str
+    asn: int | None
+    asn_name: str | None
+    network: str
+    provider: str | None
+    country: str | None
+    trustworthy: bool
+    basis: str
+
+
+class _AgentRow(Struct, array_like=True, gc=False):
+    raw: str
+    family: str
+    kind: str
+    os: str | None
+    version: str | None
+
+
 class _Batch(Struct, array_like=True):
     actions: list[_ActionRow]
-    actors: list[Actor]
-    origins: list[Origin]
-    agents: list[Agent]
+    actors: list[_ActorRow]
+    origins: list[_OriginRow]
+    agents: list[_AgentRow]
     shapes: list[_ShapeRow]
     # one column for each field of Event; None where every event has the default
     time: list[int]
@@ -115,15 +145,18 @@ class Packer:
         actor = numbers.get(shape.actor)
         if actor is None:
             actor = self._number(1, shape.actor)
-            batch.actors.append(shape.actor)
+            who = shape.actor
+            batch.actors.append(_ActorRow(who.id, who.names, who.kind, who.account, who.display, who.role, who.first_party))
         origin = numbers.get(shape.origin)
         if origin is None:
             origin = self._number(2, shape.origin)
-            batch.origins.append(shape.origin)
+            o = shape.origin
+            batch.origins.append(_OriginRow(o.ip, o.net, o.asn, o.asn_name, o.network, o.provider, o.country, o.trustworthy, o.basis))
         agent = numbers.get(shape.agent)
         if agent is None:
             agent = self._number(3, shape.agent)
-            batch.agents.append(shape.agent)
+            g = shape.agent
+            batch.agents.append(_AgentRow(g.raw, g.family, g.kind, g.os, g.version))
         batch.shapes.append(
             _ShapeRow(
                 shape.source,
@@ -165,11 +198,12 @@ class Unpacker:
             self._actors.append(
                 self._intern.actor(actor.id, actor.names, actor.kind, actor.account, actor.display, actor.role, actor.first_party)
             )
-        for origin in batch.origins:
-            key = ("origin", *(getattr(origin, f) for f in origin.__struct_fields__))
-            self._origins.append(self._pool.setdefault(key, origin))  # type: ignore[arg-type]
-        for agent in batch.agents:
-            self._agents.append(self._pool.setdefault(("agent", agent.raw), agent))  # type: ignore[arg-type]
+        for o in batch.origins:
+            origin = Origin(o.ip, o.net, o.asn, o.asn_name, o.network, o.provider, o.country, o.trustworthy, o.basis)
+            self._origins.append(self._pool.setdefault(o, origin))  # type: ignore[arg-type]
+        for g in batch.agents:
+            agent = Agent(g.raw, g.family, g.kind, g.os, g.version)
+            self._agents.append(self._pool.setdefault(("agent", g.raw), agent))  # type: ignore[arg-type]
         for s in batch.shapes:
             self._shapes.append(
                 self._intern.shape(

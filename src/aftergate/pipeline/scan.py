@@ -167,6 +167,7 @@ def scan(
         decoder = Inline(inputs, options)
     enabled = gc.isenabled()
     gc.disable()  # nothing tracked is cyclic enough to matter, and the collector walks millions of live objects
+    gc.unfreeze()  # what an earlier scan of this process left may go
     try:
         work = _Work(inputs, options, decoder)
         engine = Engine(directory, options.only)  # while the workers begin
@@ -174,11 +175,12 @@ def scan(
             engine.feed(batch)
             if tap is not None:
                 tap(batch)
+        engine.finish()
     finally:
         decoder.close()
+        gc.freeze()  # what the scan holds is about to be read out, and no garbage: the collector need never walk it
         if enabled:
             gc.enable()
-    engine.finish()
     counts.tables = decoder.tables
     counts.seconds = time.perf_counter() - began
     counts.cpu_seconds = time.process_time() - cpu

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from aftergate.errors import Reject
-from aftergate.events.clock import from_iso
+from aftergate.events.clock import HOURS, SECONDS, from_iso
 
 # Microsoft Services and Microsoft's corporate tenant: owners of the first-party applications.
 MICROSOFT_TENANTS: Final = frozenset({"f8cdef31-a31e-4b4a-93e4-5f571e91255a", "72f988bf-86f1-41af-91ab-2d7cd011db47"})
@@ -21,8 +21,6 @@ _json = msgspec.json.Decoder()
 _SECRET = ("password", "secret", "credential", "token", "certificate", "key", "sas")
 
 
-_hours: dict[str, int] = {}  # `2026-10-21T06` to milliseconds
-_CLOCK: Final = {f":{second // 60:02d}:{second % 60:02d}": second * 1000 for second in range(3600)}
 _MILLIS: Final = {f".{part:03d}": part for part in range(1000)}
 _UTC: Final = frozenset({"Z", "+00:00"})
 
@@ -36,15 +34,10 @@ def moment(text: str | None) -> int:
         raise Reject("the record has no time")
     if text[27:] in _UTC and text[23:27].isdigit():
         try:
-            return _hours[text[:13]] + _CLOCK[text[13:19]] + _MILLIS[text[19:23]]
+            return HOURS[text[:13]] + SECONDS[text[13:19]] + _MILLIS[text[19:23]]
         except KeyError:
             pass
-    time = from_iso(text[:-6] + "Z" if text[-6:] == "+00:00" else text)
-    if text[27:] in _UTC and text[10] == "T":
-        if len(_hours) >= CACHE_MAX:
-            _hours.clear()
-        _hours[text[:13]] = time // 3_600_000 * 3_600_000
-    return time
+    return from_iso(text[:-6] + "Z" if text[-6:] == "+00:00" else text)
 
 
 def later(text: str | None, time: int) -> int:
