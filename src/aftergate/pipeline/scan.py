@@ -269,13 +269,14 @@ def _advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[in
     The latest tenth of a part's events does not count for the first, and a tenth that comes too late not against the second: a few
     records with a wrong clock neither push everything out nor hold everything back.
     """
-    reached = sorted(times)[(len(times) - 1) * 9 // 10]
+    rising = sorted(times)
+    reached = rising[(len(times) - 1) * 9 // 10]
     if newest is None or reached > newest:
         before = newest if newest is not None else times[0]
         newest = reached
     else:
         before = newest
-    if max(times) - min(times) > lateness_ms or min(times) < before - lateness_ms:
+    if rising[-1] - rising[0] > lateness_ms or rising[0] < before - lateness_ms:
         late = sum(
             min(high, newest) - time > lateness_ms for time, high in zip(times, accumulate(times, max, initial=before), strict=False)
         )

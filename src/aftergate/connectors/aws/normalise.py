@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from aftergate.connectors.aws.operations import describe, operation_name
-from aftergate.connectors.aws.records import EMPTY, Full, Object, Record, Sent, StsAnswer, StsAsked, Who
+from aftergate.connectors.aws.records import EMPTY, Context, Object, Record, Sent, StsAnswer, StsAsked, Who
 from aftergate.connectors.base import Source
 from aftergate.errors import NotMine, Reject
 from aftergate.events.clock import from_iso, from_us_text
@@ -79,7 +79,7 @@ class CloudTrail:
     def __init__(self, intern: Interner) -> None:
         self.intern = intern
         self._decode = msgspec.json.Decoder(Record).decode
-        self._full = msgspec.json.Decoder(Full).decode
+        self._context = msgspec.json.Decoder(Context | None).decode
         self._callers: dict[str, _Caller] = {}  # by key: the one seen last
         self._others: dict[tuple[str | None, ...], _Caller] = {}
         self._nobody = _Caller(intern.actor("unidentified caller"), None, None, {})
@@ -104,7 +104,7 @@ class CloudTrail:
             found_caller = self._callers.get(key_id) if key_id is not None else None
             if found_caller is None or found_caller.by != who.invokedBy:
                 known = (who.arn, key_id, who.principalId, who.invokedBy, who.userName, who.accountId)
-                found_caller = self._others.get(known) or self._caller(known, line)
+                found_caller = self._others.get(known) or self._caller(known, who)
                 if key_id is not None:
                     self._callers[key_id] = found_caller
             caller = found_caller
@@ -131,12 +131,10 @@ class CloudTrail:
 
         return hashlib.sha256(line).hexdigest()[:32]
 
-    def _caller(self, known: tuple[str | None, ...], line: bytes) -> _Caller:
+    def _caller(self, known: tuple[str | None, ...], who: Who) -> _Caller:
         """A caller not seen before."""
-        who = self._full(line).userIdentity
-        made = self._make_caller(who) if who is not None else self._nobody
-        if who is not None:
-            made.by = who.invokedBy
+        made = self._make_caller(who)
+        made.by = who.invokedBy
         if len(self._others) > 500_000:
             self._others.clear()
             self._callers.clear()
@@ -145,7 +143,7 @@ class CloudTrail:
 
     def _make_caller(self, who: Who) -> _Caller:
         actor_of = self.intern.actor
-        context = who.sessionContext
+        context = self._context(who.sessionContext) if who.sessionContext is not EMPTY else None
         account = who.accountId
         credential = who.accessKeyId or who.credentialId or None
         session: str | None = None

@@ -36,38 +36,25 @@ class BehalfOf(Struct, gc=False):
 
 
 class Who(Struct, gc=False):
+    """The caller, as each of its records repeats it. `sessionContext` is read once for each caller."""
+
     type: str | None = None
     principalId: str | None = None
     arn: str | None = None
     accountId: str | None = None
     accessKeyId: str | None = None
     userName: str | None = None
+    sessionContext: Raw = EMPTY
     invokedBy: str | None = None
     identityProvider: str | None = None
     credentialId: str | None = None
-    sessionContext: Context | None = None
     onBehalfOf: BehalfOf | None = None
-
-
-class Known(Struct, gc=False):
-    """Enough of `userIdentity` to know a caller again; the rest is decoded once for each."""
-
-    principalId: str | None = None
-    arn: str | None = None
-    accountId: str | None = None
-    accessKeyId: str | None = None
-    userName: str | None = None
-    invokedBy: str | None = None
-
-
-class Full(Struct, gc=False):
-    userIdentity: Who | None = None
 
 
 class Record(Struct, gc=False):
     """Fields in the order records mostly have them: msgspec looks for a key first where the last one ended, which saves a tenth."""
 
-    userIdentity: Known | None = None
+    userIdentity: Who | None = None
     eventTime: str | None = None
     eventSource: str | None = None
     eventName: str | None = None
