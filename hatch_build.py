@@ -27,6 +27,7 @@ CORE = (
     "connectors/aws/normalise.py",
     "connectors/microsoft/common.py",
     "connectors/microsoft/signins.py",
+    "pipeline/lines.py",
     "pipeline/normalising.py",
     "pipeline/ordering.py",
     "lineage/state.py",

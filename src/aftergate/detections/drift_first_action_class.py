@@ -12,7 +12,7 @@ from aftergate.detections.kinds_of_act import weight_of
 from aftergate.detections.pipelines import CiSubject, ci_subject, pipeline_of
 from aftergate.detections.reasoning import agent_new, homes, machine_named, novelty, ours, place, span, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
-from aftergate.lineage.tracking import Facts, plain
+from aftergate.lineage.tracking import B_IDENTITY_CLASS, Facts, plain
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
 
 _EPISODE_MS = 6 * HOUR_MS
@@ -121,7 +121,7 @@ class Detection(Rule):
         action, identity = event.action, facts.identity
         if event.ok:
             self._learn(event, identity)
-        if not facts.has(Bit.IDENTITY_CLASS) or action.kind is Kind.TOOL_CALL or identity.id in _NOBODY:
+        if not facts.mask & B_IDENTITY_CLASS or action.kind is Kind.TOOL_CALL or identity.id in _NOBODY:
             return
         if event.d.subject is not None and (run := _key(ci_subject(event.d.subject))) is not None:
             self.said.setdefault(identity.id, {}).setdefault(run, event.time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from typing import Final
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.conduct import IAC
@@ -13,14 +14,15 @@ from aftergate.lineage.state import HOUR_MS, MINUTE_MS
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Action, Bit, Event, Kind, Severity, Shape
 
-_WINDOW_MS = 10 * MINUTE_MS
+_WINDOW_MS: Final = 10 * MINUTE_MS
 _FEW, _SOME, _MANY = 6, 8, 14  # distinct categories
 _SENSITIVE = re.compile(
     r"iam|role|polic|user|group|account|organi[sz]ation|secret|key|permission|grant|principal|application|directory|credential|trust|domain|identity|binding|selfsubject|calleridentity|token|admin"
 )
 _NOBODY = frozenset({"unidentified caller", "anonymous", "unknown", "system:anonymous"})
+_SILENT: Final = Kind.SILENT_SIGN_IN
 _APP = "user.authentication.sso"
-_NEW = int(Bit.IDENTITY_ACTION | Bit.NEW_IDENTITY)
+_NEW: Final = int(Bit.IDENTITY_ACTION | Bit.NEW_IDENTITY)
 
 
 class _Seen:
@@ -101,7 +103,7 @@ class Detection(Rule):
         watch = self.watched.get(identity.id)
         if watch is None:
             watch = self.watched[identity.id] = _Watch()
-        if action.kind is Kind.SILENT_SIGN_IN:
+        if action.kind is _SILENT:
             target = event.target
             if action.name != _APP or target is None or target in watch.apps:
                 return

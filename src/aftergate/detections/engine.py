@@ -71,7 +71,7 @@ class Engine:
         self._routes[shape] = made
         return made
 
-    def feed(self, events: Iterable[Event]) -> None:
+    def feed(self, events: list[Event]) -> None:
         """Track and judge events, which come in order."""
         routes = self._routes
         world = self.world

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from aftergate.events.clock import to_iso
@@ -205,7 +206,12 @@ def agent_new(agents: dict[str, int], event: Event) -> bool:
 
 def machine_named(identity: Identity) -> bool:
     """True when one of its names says service, bot, pipeline or the like."""
-    return any(_MACHINE_NAME.search(name.lower().partition("@")[0]) for name in (identity.id, *identity.names))
+    return _machine(identity.id) or any(_machine(name) for name in identity.names)
+
+
+@lru_cache(maxsize=50_000)
+def _machine(name: str) -> bool:
+    return bool(_MACHINE_NAME.search(name.lower().partition("@")[0]))
 
 
 def nonhuman(identity: Identity, event: Event) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, lower, on, subject_of
@@ -30,7 +32,7 @@ class _Grant(Struct):
     told: bool = False
 
 
-_NEW = Bit.LIFE_IP | Bit.LIFE_AGENT | Bit.LIFE_ACTION | Bit.SWITCH | Bit.NEW_LIFE | Bit.IDENTITY_IP
+_NEW: Final = int(Bit.LIFE_IP | Bit.LIFE_AGENT | Bit.LIFE_ACTION | Bit.SWITCH | Bit.NEW_LIFE | Bit.IDENTITY_IP)
 _MINTS = frozenset({Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN})
 
 
@@ -60,7 +62,7 @@ class Detection(Rule):
     )
     subscriptions = (
         on(kinds=[Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN], sources=("aws.", "gcp.", "vault")),  # one look each
-        on(sources=("gcp.",), bits=_NEW),  # whose tokens have no id; others are watched from their mint on
+        on(sources=("gcp.",), bits=Bit(_NEW)),  # whose tokens have no id; others are watched from their mint on
     )
 
     def wants(self, shape: Shape) -> bool:

@@ -80,10 +80,10 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:  # noqa: ARG002  (the signature of all rules)
         tags = event.action.tags
-        if Tag.CI_RUN in tags:
+        if tags and Tag.CI_RUN in tags:
             self.runs.learn(event)
             return
-        if Tag.TRUST_CHANGE in tags:
+        if tags and Tag.TRUST_CHANGE in tags:
             if event.ok and event.actor.kind == "workload" and event.target:
                 self.opened[event.target.rpartition("/")[2]] = event.time
             return

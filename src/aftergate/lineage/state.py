@@ -7,14 +7,15 @@ C structs (docs/decisions/0005).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from aftergate.vocabulary import Actor, Agent, Detail, Event, Origin, Shape
 
-DAY_MS = 86_400_000
-HOUR_MS = 3_600_000
-MINUTE_MS = 60_000
+DAY_MS: Final = 86_400_000
+HOUR_MS: Final = 3_600_000
+MINUTE_MS: Final = 60_000
 
 
 @mypyc_attr(acyclic=True)
