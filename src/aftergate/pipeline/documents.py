@@ -10,11 +10,11 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from operator import itemgetter
 from typing import Final
 
 import msgspec
 
+from aftergate.pipeline.lines import heads
 from aftergate.pipeline.unpacking import Content
 
 ENOUGH: Final = 64 << 10  # bytes that are looked at before a layout is settled
@@ -56,7 +56,6 @@ WRAPPER: Final = re.compile(
     re.VERBOSE,
 )
 _KEYS: Final = tuple(key.encode() for key in (*_LISTS, *_FIRST, "@odata", "@nextLink", "kind", "apiVersion"))
-_head: Final = itemgetter(slice(0, 8))
 _ANY_LIST: Final = re.compile(rb'"(?:' + "|".join(_LISTS).encode() + rb')"\s*+:\s*+(?=\[)')
 _BETWEEN: Final = re.compile(rb"[\s,]*+")
 _BOUNDARY: Final = re.compile(rb"[}\]]\s*+(?=[{\[])")
@@ -71,7 +70,7 @@ _text = msgspec.json.Decoder(str).decode
 
 def wrapped(lines: list[bytes]) -> bool:
     """Whether any of these records may be an envelope or a wrapper. Lines of one log begin alike, so eight bytes of each settle it nearly always."""
-    return any(map(_opens, set(map(_head, lines)))) and any(map(WRAPPER.match, lines))
+    return any(map(_opens, heads(lines))) and any(map(WRAPPER.match, lines))
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ different things under one time and id, their content decides, never which came 
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any
 
@@ -39,7 +40,8 @@ class Sequencer:
     def release(self, watermark: int | None) -> list[Event]:
         """All events before `watermark` (None: all), in order and without duplicates."""
         held = self._held
-        held.sort(key=_TIME)  # whole numbers sort twice as fast as tuples; ids and parts decide only among events of one time
+        if not _rising(held):
+            held.sort(key=_TIME)  # whole numbers sort twice as fast as tuples; ids and parts decide only among events of one time
         cut = len(held) if watermark is None else bisect_left(held, watermark, key=_TIME)
         out, self._held = held[:cut], held[cut:]
         if not out:
@@ -97,6 +99,37 @@ class Sequencer:
             else:
                 kept.append(event)
         return kept
+
+
+def _rising(events: list[Event]) -> bool:
+    """True when no event is earlier than the one before it: most logs are in order, and then there is nothing to sort."""
+    before = events[0].time if events else 0
+    for event in events:
+        if event.time < before:
+            return False
+        before = event.time
+    return True
+
+
+def advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[int, bool]:
+    """How far a part takes its input in time, and whether the input still rises, give or take the lateness.
+
+    The latest tenth of a part's events does not count for the first, and a tenth that comes too late not against the second: a few
+    records with a wrong clock neither push everything out nor hold everything back.
+    """
+    rising = sorted(times)
+    reached = rising[(len(times) - 1) * 9 // 10]
+    if newest is None or reached > newest:
+        before = newest if newest is not None else times[0]
+        newest = reached
+    else:
+        before = newest
+    if rising[-1] - rising[0] > lateness_ms or rising[0] < before - lateness_ms:
+        late = sum(
+            min(high, newest) - time > lateness_ms for time, high in zip(times, accumulate(times, max, initial=before), strict=False)
+        )
+        return newest, late * 10 <= len(times)
+    return newest, True
 
 
 def _content(event: Event) -> tuple[Any, ...]:

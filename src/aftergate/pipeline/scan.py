@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from aftergate.errors import ReadError
 from aftergate.events.enrich import Enricher
 from aftergate.events.interning import Interner
 from aftergate.pipeline.normalising import Normalising
-from aftergate.pipeline.ordering import LATENESS_MS, Sequencer
+from aftergate.pipeline.ordering import LATENESS_MS, Sequencer, advance
 from aftergate.pipeline.reading import Fault, Input, chunks, plan, split_ranges
 from aftergate.vocabulary import Event
 
@@ -242,7 +242,7 @@ def _in_order(
             )
         events = part.events
         if events:
-            newest, in_order = _advance(list(map(_TIME, events)), newest, options.lateness_ms)
+            newest, in_order = advance([event.time for event in events], newest, options.lateness_ms)
             rising = rising and in_order
             sequencer.add(events)
             fresh += len(events)
@@ -261,27 +261,6 @@ def _in_order(
     yield sequencer.release(None)
     counts.duplicates = sequencer.duplicates
     counts.late = sequencer.late
-
-
-def _advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[int, bool]:
-    """How far a part takes its input in time, and whether the input still rises, give or take the lateness.
-
-    The latest tenth of a part's events does not count for the first, and a tenth that comes too late not against the second: a few
-    records with a wrong clock neither push everything out nor hold everything back.
-    """
-    rising = sorted(times)
-    reached = rising[(len(times) - 1) * 9 // 10]
-    if newest is None or reached > newest:
-        before = newest if newest is not None else times[0]
-        newest = reached
-    else:
-        before = newest
-    if rising[-1] - rising[0] > lateness_ms or rising[0] < before - lateness_ms:
-        late = sum(
-            min(high, newest) - time > lateness_ms for time, high in zip(times, accumulate(times, max, initial=before), strict=False)
-        )
-        return newest, late * 10 <= len(times)
-    return newest, True
 
 
 def _floors(order: Sequence[int], starts: dict[int, int | None], lateness_ms: int) -> dict[int, int | None]:

@@ -81,7 +81,7 @@ class CloudTrail:
         self._decode = msgspec.json.Decoder(Record).decode
         self._context = msgspec.json.Decoder(Context | None).decode
         self._callers: dict[str, _Caller] = {}  # by key: the one seen last
-        self._others: dict[tuple[str | None, ...], _Caller] = {}
+        self._others: dict[tuple[str | None, ...], _Caller] = {}  # without a key, and those that take turns with one
         self._nobody = _Caller(intern.actor("unidentified caller"), None, None, {})
         self._shapes: dict[tuple[Actor, str, bool], dict[tuple[str | None, ...], tuple[Shape, int]]] = {}
         self._sent = msgspec.json.Decoder(Sent | None).decode
@@ -103,10 +103,7 @@ class CloudTrail:
             key_id = who.accessKeyId
             found_caller = self._callers.get(key_id) if key_id is not None else None
             if found_caller is None or found_caller.by != who.invokedBy:
-                known = (who.arn, key_id, who.principalId, who.invokedBy, who.userName, who.accountId)
-                found_caller = self._others.get(known) or self._caller(known, who)
-                if key_id is not None:
-                    self._callers[key_id] = found_caller
+                found_caller = self._caller(who, first=found_caller is None)
             caller = found_caller
         key = (record.eventSource, name, record.sourceIPAddress, record.userAgent, record.errorCode, record.recipientAccountId)
         found = caller.shapes.get(key)
@@ -131,14 +128,22 @@ class CloudTrail:
 
         return hashlib.sha256(line).hexdigest()[:32]
 
-    def _caller(self, known: tuple[str | None, ...], who: Who) -> _Caller:
-        """A caller not seen before."""
-        made = self._make_caller(who)
-        made.by = who.invokedBy
-        if len(self._others) > 500_000:
+    def _caller(self, who: Who, *, first: bool) -> _Caller:
+        """A caller other than the last one with its key. The first with a key is kept by the key alone, since most keys have but one."""
+        made: _Caller | None = None
+        key = who.accessKeyId
+        if first and key is not None:
+            made = self._make_caller(who)
+        else:
+            known = (who.arn, key, who.principalId, who.invokedBy, who.userName, who.accountId)
+            made = self._others.get(known)
+            if made is None:
+                made = self._others[known] = self._make_caller(who)
+        if len(self._others) + len(self._callers) > 500_000:
             self._others.clear()
             self._callers.clear()
-        self._others[known] = made
+        if key is not None:
+            self._callers[key] = made
         return made
 
     def _make_caller(self, who: Who) -> _Caller:
@@ -186,6 +191,7 @@ class CloudTrail:
         if shapes is None:
             shapes = self._shapes[actor, kind, behalf] = {}
         caller = _Caller(actor, credential, session, shapes)
+        caller.by = who.invokedBy
         caller.by_service = behalf
         caller.type = kind
         caller.subject = who.userName if kind in ("WebIdentityUser", "SAMLUser") else None
