@@ -30,6 +30,7 @@ CORE = (
     "pipeline/lines.py",
     "pipeline/normalising.py",
     "pipeline/ordering.py",
+    "events/wire.py",
     "lineage/state.py",
     "lineage/tracking.py",
     "detections/api.py",
