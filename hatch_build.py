@@ -6,6 +6,7 @@ AFTERGATE_CORE=compiled makes it an error that nothing was compiled. `python hat
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -71,14 +72,20 @@ class CustomBuildHook(BuildHookInterface[Any]):
         if version == "editable" or wanted == "pure":
             return
         missing = lacking()
+        built: dict[str, str] = {}
+        if not missing:
+            try:
+                built = {str(path): name for path, name in libraries()}
+            except RuntimeError as error:
+                missing = str(error)
         if missing and wanted == "compiled":
             raise RuntimeError(missing)
         if missing:
-            self.app.display_warning(f"Aftergate is built without its compiled core, which makes scans half as fast: {missing}")
+            self.app.display_warning(f"Aftergate is built without its compiled core, so scans take twice as long: {missing}")
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        build_data["force_include"].update({str(path): name for path, name in libraries()})
+        build_data["force_include"].update(built)
 
 
 def lacking() -> str:
@@ -88,6 +95,9 @@ def lacking() -> str:
         return f"there is no C compiler ({compiler})"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         return "the headers of Python are not installed"
+    for name in ("mypyc", "setuptools"):
+        if importlib.util.find_spec(name) is None:
+            return f"{name} is not installed"
     return ""
 
 
