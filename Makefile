@@ -7,7 +7,7 @@ SHELL := bash
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS ?= 2
-SOURCES := $(shell find src -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := $(shell find src -type f -not -name '*.pyc' 2>/dev/null) hatch_build.py
 
 .PHONY: help demo test check quality bench clean
 
@@ -28,10 +28,19 @@ help:
 	[ -x $(BIN)/python ] || "$$python" -m venv .venv
 	@touch $@
 
-# What Aftergate needs to run, at the versions it is tested with.
-.venv/.runtime: .venv/.made constraints.txt pyproject.toml
+# What builds the wheel. Its core is compiled to C where a compiler and Python's headers are there, or Debian has them; else it stays Python.
+.venv/.builder: .venv/.made constraints.txt
 	@echo 'setting up .venv (once)'
-	@$(PIP) install -c constraints.txt hatchling
+	@$(PIP) install -c constraints.txt hatchling mypy msgspec setuptools
+	@lacking() { $(BIN)/python hatch_build.py --lacking; }; \
+	if [ -n "$$(lacking)" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev python3-dev >/dev/null; } || true; \
+	fi; \
+	if [ -n "$$(lacking)" ]; then echo "nothing is compiled, so scans take twice as long: $$(lacking)"; fi
+	@touch $@
+
+# What Aftergate needs to run, at the versions it is tested with.
+.venv/.runtime: .venv/.made .venv/.builder constraints.txt pyproject.toml
 	@$(PIP) install -c constraints.txt --no-build-isolation '.[enrich]'
 	@touch $@
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import msgspec
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from samples import samples
 
@@ -30,9 +28,9 @@ def told(event: Event) -> tuple[str, ...]:
     """The same with sets in order."""
     action = event.shape.action
     rest = (
-        msgspec.structs.asdict(event) | {"shape": None},
-        msgspec.structs.asdict(event.shape) | {"action": None},
-        msgspec.structs.asdict(action) | {"tags": None},
+        event.fields() | {"shape": None},
+        event.shape.fields() | {"action": None},
+        action.fields() | {"tags": None},
     )
     return (*map(repr, rest), *sorted(action.tags))
 

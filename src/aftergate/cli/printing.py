@@ -36,7 +36,7 @@ def event_json(event: Event) -> dict[str, Any]:
         "action": shape.action.name,
         "class": shape.action.klass,
         "tags": sorted(t.value for t in shape.action.tags),
-        "actor": {k: v for k, v in msgspec.structs.asdict(shape.actor).items() if v},
+        "actor": {k: v for k, v in shape.actor.fields().items() if v},
         "credential": event.credential,
         "session": event.session,
         "issues": list(event.mints),
@@ -49,10 +49,8 @@ def event_json(event: Event) -> dict[str, Any]:
         "device": shape.device,
         "silent": shape.silent,
         "account": shape.account,
-        "origin": {k: v for k, v in msgspec.structs.asdict(origin).items() if v is not None}
-        if origin.ip or origin.net != "unknown"
-        else None,
-        "agent": {k: v for k, v in msgspec.structs.asdict(agent).items() if v} if agent.raw else None,
+        "origin": {k: v for k, v in origin.fields().items() if v is not None} if origin.ip or origin.net != "unknown" else None,
+        "agent": {k: v for k, v in agent.fields().items() if v} if agent.raw else None,
         "size": event.size,
         "known_at": to_iso(event.known_at) if event.known_at else None,
         "detail": msgspec.to_builtins(event.detail) if event.detail is not None else None,

@@ -14,61 +14,30 @@ from collections.abc import Iterable
 from functools import cache
 from typing import ClassVar, Protocol
 
-from msgspec import Struct
+from mypy_extensions import mypyc_attr
 
+from aftergate.detections.meta import Meta, On, on
 from aftergate.lineage.state import Identity, Life
 from aftergate.lineage.tracking import Facts, World
-from aftergate.vocabulary import RANK, SEVERITIES, Action, Bit, Event, Finding, Kind, Severity, Shape, Subject, Tag
+from aftergate.vocabulary import RANK, SEVERITIES, Event, Finding, Severity, Shape, Subject
+
+__all__ = [
+    "EVIDENCE_LIMIT",
+    "Book",
+    "Directory",
+    "Meta",
+    "On",
+    "Rule",
+    "Unknowing",
+    "catalogue",
+    "lower",
+    "on",
+    "raise_to",
+    "stable_id",
+    "subject_of",
+]
 
 EVIDENCE_LIMIT = 100
-
-
-class On(Struct, frozen=True):
-    """A subscription: every condition given must hold. An empty one is refused."""
-
-    kinds: frozenset[Kind] = frozenset()
-    tags: frozenset[Tag] = frozenset()  # any of
-    sources: tuple[str, ...] = ()  # prefixes of the source slug, any of
-    bits: Bit = Bit(0)  # any of; 0: called for every event that the other conditions choose
-
-    def chooses(self, action: Action) -> bool:
-        if self.kinds and action.kind not in self.kinds:
-            return False
-        if self.tags and not self.tags & action.tags:
-            return False
-        return not self.sources or action.source.startswith(self.sources)
-
-
-def on(
-    *,
-    kinds: Iterable[Kind] = (),
-    tags: Iterable[Tag] = (),
-    sources: Iterable[str] = (),
-    bits: Bit = Bit(0),  # noqa: B008  (an immutable flag)
-) -> On:
-    """Shorthand. Raises: ValueError, if nothing is asked for."""
-    made = On(frozenset(kinds), frozenset(tags), tuple(sources), bits)
-    if not (made.kinds or made.tags or made.sources or made.bits):
-        raise ValueError("a subscription must ask for something")
-    return made
-
-
-class Meta(Struct, frozen=True):
-    """A detection's fixed facts. The slug never changes."""
-
-    slug: str
-    title: str  # sentence without names, e.g. "Refresh token presented again after it was rotated"
-    severity: Severity  # default
-    about: str  # two or three sentences for the generated page: what, why it matters
-    attack: tuple[str, ...]
-    nhi: tuple[str, ...] = ()  # OWASP NHI 2025, e.g. "NHI2"
-    csf: tuple[str, ...] = ("DE.CM-03", "DE.AE-02")  # NIST CSF 2.0
-    # what must be in the logs for it to fire: any one group, wholly present in one source; names as in connectors/README.md and Tag values
-    needs: tuple[tuple[str, ...], ...] = ()
-    traps: tuple[str, ...] = ()  # innocent look-alikes and how they are told apart
-    blind: tuple[str, ...] = ()  # what it cannot see
-    recommended: tuple[str, ...] = ()  # smallest response first
-    half_life_d: float = 14.0  # of the trust penalty
 
 
 class Directory(Protocol):
@@ -156,8 +125,9 @@ def subject_of(
     return subject
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Rule(ABC):
-    """Base of all detections."""
+    """Base of all detections. The busiest are compiled (docs/decisions/0005); the others, and those of a test, derive from it all the same."""
 
     meta: ClassVar[Meta]
     subscriptions: ClassVar[tuple[On, ...]]

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-from msgspec import Struct
+from typing import Any, NamedTuple
 
 from aftergate.detections.reasoning import RENTED, established, org_egress, same_place
 from aftergate.lineage.state import DAY_MS, Identity, Life
@@ -29,7 +27,7 @@ _REFUSED = re.compile(r"denied|unauthori[sz]ed|forbidden|not.?allowed|403|Unmodi
 _ACCOUNT = re.compile(r"\d{12}")
 
 
-class Place(Struct, frozen=True):
+class Place(NamedTuple):
     """How strange the place of an act is: 0 known or unknown, 1 new, 2 new and more beside."""
 
     score: int = 0
@@ -195,7 +193,7 @@ def session_key(identity: Identity, event: Event) -> str:
 # -- policy documents -------------------------------------------------------------------------------------------------
 
 
-class Statement(Struct, frozen=True):
+class Statement(NamedTuple):
     """One Allow statement of a resource or trust policy."""
 
     principals: tuple[tuple[str, str], ...]  # (type, value): ("AWS", "*"), ("Federated", "arn:…"), ("Service", "ec2.amazonaws.com")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.conduct import IAC
@@ -12,7 +12,7 @@ from aftergate.detections.kinds_of_act import weight_of
 from aftergate.detections.pipelines import CiSubject, ci_subject, pipeline_of
 from aftergate.detections.reasoning import agent_new, homes, machine_named, novelty, ours, place, span, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
-from aftergate.lineage.tracking import Facts, plain
+from aftergate.lineage.tracking import B_IDENTITY_CLASS, Facts, plain
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
 
 _EPISODE_MS = 6 * HOUR_MS
@@ -63,12 +63,12 @@ class _Episode(Struct):
     habit: int  # classes it had before
     history: int  # milliseconds
     person: bool
-    news: list[_New] = field(default_factory=list)
+    news: list[_New] = []
     away: int = 0
     program: bool = False
     tool: bool = False
     slept: bool = False
-    reasons: set[str] = field(default_factory=set)
+    reasons: set[str] = set()
 
 
 class Detection(Rule):
@@ -121,7 +121,7 @@ class Detection(Rule):
         action, identity = event.action, facts.identity
         if event.ok:
             self._learn(event, identity)
-        if not facts.has(Bit.IDENTITY_CLASS) or action.kind is Kind.TOOL_CALL or identity.id in _NOBODY:
+        if not facts.mask & B_IDENTITY_CLASS or action.kind is Kind.TOOL_CALL or identity.id in _NOBODY:
             return
         if event.d.subject is not None and (run := _key(ci_subject(event.d.subject))) is not None:
             self.said.setdefault(identity.id, {}).setdefault(run, event.time)

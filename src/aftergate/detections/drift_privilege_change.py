@@ -93,7 +93,7 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         identity = facts.identity
-        if Tag.PRIVILEGE_GRANT not in event.shape.action.tags:
+        if not event.shape.action.tags or Tag.PRIVILEGE_GRANT not in event.shape.action.tags:
             if not self.given:
                 return
             self._taken(event, facts)

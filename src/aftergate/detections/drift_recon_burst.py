@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-
-from msgspec import Struct, field
+from typing import Final
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.conduct import IAC
@@ -15,33 +14,43 @@ from aftergate.lineage.state import HOUR_MS, MINUTE_MS
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Action, Bit, Event, Kind, Severity, Shape
 
-_WINDOW_MS = 10 * MINUTE_MS
+_WINDOW_MS: Final = 10 * MINUTE_MS
 _FEW, _SOME, _MANY = 6, 8, 14  # distinct categories
 _SENSITIVE = re.compile(
     r"iam|role|polic|user|group|account|organi[sz]ation|secret|key|permission|grant|principal|application|directory|credential|trust|domain|identity|binding|selfsubject|calleridentity|token|admin"
 )
 _NOBODY = frozenset({"unidentified caller", "anonymous", "unknown", "system:anonymous"})
+_SILENT: Final = Kind.SILENT_SIGN_IN
 _APP = "user.authentication.sso"
+_NEW: Final = int(Bit.IDENTITY_ACTION | Bit.NEW_IDENTITY)
 
 
-class _Seen(Struct):
-    time: int
-    category: str
-    event: str
-    denied: bool
-    new: bool  # to the identity
+class _Seen:
+    """One listing."""
+
+    __slots__ = ("category", "denied", "event", "new", "time")
+
+    def __init__(self, time: int, category: str, event: str, denied: bool, new: bool) -> None:
+        self.time = time
+        self.category = category
+        self.event = event
+        self.denied = denied
+        self.new = new  # to the identity
 
 
-class _Watch(Struct):
+class _Watch:
     """Listings of one identity in the last minutes, and how broad its listing was before."""
 
-    recent: deque[_Seen] = field(default_factory=deque)
-    counts: dict[str, int] = field(default_factory=dict)  # categories in `recent`
-    past: int = 0  # most categories within ten minutes, up to an hour before the window in hand
-    now: int = 0  # the same of the window in hand
-    since: int = 0  # when the window in hand began
-    key: str = ""
-    apps: set[str] = field(default_factory=set)
+    __slots__ = ("apps", "counts", "key", "now", "past", "recent", "since")
+
+    def __init__(self) -> None:
+        self.recent: deque[_Seen] = deque()
+        self.counts: dict[str, int] = {}  # categories in `recent`
+        self.past = 0  # most categories within ten minutes, up to an hour before the window in hand
+        self.now = 0  # the same of the window in hand
+        self.since = 0  # when the window in hand began
+        self.key = ""
+        self.apps: set[str] = set()
 
 
 class Detection(Rule):
@@ -94,7 +103,7 @@ class Detection(Rule):
         watch = self.watched.get(identity.id)
         if watch is None:
             watch = self.watched[identity.id] = _Watch()
-        if action.kind is Kind.SILENT_SIGN_IN:
+        if action.kind is _SILENT:
             target = event.target
             if action.name != _APP or target is None or target in watch.apps:
                 return
@@ -104,7 +113,7 @@ class Detection(Rule):
             known = self.categories.get(action)
             if known is None:
                 known = self.categories[action] = category_of(action)
-            category, new = known, facts.has(Bit.IDENTITY_ACTION) or facts.has(Bit.NEW_IDENTITY)
+            category, new = known, bool(facts.mask & _NEW)
         now = event.time
         recent = watch.recent
         counts = watch.counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import pairwise
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, strangeness, when, who
@@ -31,8 +31,8 @@ class _Norm(Struct):
     today: int = 0
     top: int = 0  # largest ordinary day before today
     days: int = 0  # days of use before today
-    spikes: list[tuple[int, int]] = field(default_factory=list)  # (day, total)
-    events: list[str] = field(default_factory=list)
+    spikes: list[tuple[int, int]] = []  # (day, total)
+    events: list[str] = []
 
     def turn(self, now: int, floor: int) -> None:
         """Close a day that is over."""

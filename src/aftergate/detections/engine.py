@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from aftergate.detections.api import Book, Directory, Rule, catalogue
-from aftergate.lineage.tracking import Facts, World
+from aftergate.lineage.tracking import World
 from aftergate.vocabulary import Action, Event, Shape
 
-Step = Callable[[Event, Facts], None]
-# called for every event; called on bits; all those bits; whom each mask met so far calls
-Route = tuple[tuple[Step, ...], tuple[tuple[int, Step], ...], int, dict[int, tuple[Step, ...]]]
+
+class Route:
+    """Whom to call for events of one shape."""
+
+    __slots__ = ("always", "chosen", "some", "union")
+
+    def __init__(self, always: list[Rule], some: list[tuple[int, Rule]]) -> None:
+        self.always = always
+        self.some = some  # called on bits
+        self.union = 0  # all those bits
+        for bits, _ in some:
+            self.union |= bits
+        self.chosen: dict[int, list[Rule]] = {}  # whom each mask met so far calls
+
+    def called(self, mask: int) -> list[Rule]:
+        """Whom this mask calls, of those called on bits."""
+        found = self.chosen.get(mask)
+        if found is None:
+            found = self.chosen[mask] = [rule for bits, rule in self.some if mask & bits]
+        return found
 
 
 class Engine:
@@ -47,39 +64,33 @@ class Engine:
         if rules is None:
             rules = self._of_action(shape.action)
         kept = [(rule, bits) for rule, bits in rules if rule.wants(shape)]
-        key = (id(rules), *(id(rule) for rule, _ in kept))
+        key = (id(rules), *[id(rule) for rule, _ in kept])
         made = self._same.get(key)
         if made is None:
-            always = tuple(rule.step for rule, bits in kept if not bits)
-            some = tuple((bits, rule.step) for rule, bits in kept if bits)
-            union = 0
-            for bits, _ in some:
-                union |= bits
-            made = self._same[key] = (always, some, union, {})
+            made = self._same[key] = Route([rule for rule, bits in kept if not bits], [(bits, rule) for rule, bits in kept if bits])
         self._routes[shape] = made
         return made
 
-    def feed(self, events: Iterable[Event]) -> None:
+    def feed(self, events: list[Event]) -> None:
         """Track and judge events, which come in order."""
         routes = self._routes
-        track = self.world.step
+        world = self.world
         for event in events:
-            facts = track(event)
-            route = routes.get(event.shape) or self._route(event.shape)
-            always, some, union, chosen = route
-            for step in always:
-                step(event, facts)
-            mask = facts.mask & union
+            facts = world.step(event)
+            shape = event.shape
+            route = routes.get(shape)
+            if route is None:
+                route = self._route(shape)
+            for rule in route.always:
+                rule.step(event, facts)
+            mask = facts.mask & route.union
             if mask:
-                steps = chosen.get(mask)
-                if steps is None:
-                    steps = chosen[mask] = tuple(step for bits, step in some if mask & bits)
-                for step in steps:
-                    step(event, facts)
+                for rule in route.called(mask):
+                    rule.step(event, facts)
             life = facts.life
             if life is not None and life.watch is not None:
-                for step in life.watch:
-                    step(event, facts)
+                for watch in life.watch:
+                    watch(event, facts)
 
     def finish(self) -> None:
         self.world.settle()

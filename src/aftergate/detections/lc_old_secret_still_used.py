@@ -5,10 +5,11 @@ from __future__ import annotations
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import agent_new, homes, novelty, ours, place, same_place, span, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Life
-from aftergate.lineage.tracking import Facts
+from aftergate.lineage.tracking import B_AFTER_DEATH, B_NEW_LIFE, Facts
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Shape, Tag
 
 REMOVED_MS = 2 * HOUR_MS  # until a removed key is refused everywhere
+_CREATE = Kind.CREDENTIAL_CREATE
 OVERLAP_MS = DAY_MS  # both keys in use: a normal rotation
 IDLE_MS = 2 * DAY_MS  # an old key that nobody used for so long has been given up
 _SHORT = frozenset({"access_token", "refresh_token", "session_key", "k8s_token", "cookie", "session", "id_token"})
@@ -74,7 +75,7 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:
         action = event.shape.action
-        if action.kind is Kind.CREDENTIAL_CREATE or Tag.CREDENTIAL_ADD in action.tags:
+        if action.kind is _CREATE or (action.tags and Tag.CREDENTIAL_ADD in action.tags):
             self._added(event)
         life = facts.life
         if life is None or life.is_session or event.credential is None or life.id.startswith("ASIA"):
@@ -87,11 +88,11 @@ class Detection(Rule):
         if not _durable(life, event):
             return
         identity = facts.identity
-        if facts.mask & Bit.AFTER_DEATH and life.death is not None:
+        if facts.mask & B_AFTER_DEATH and life.death is not None:
             self._removed(event, facts, life)
             return
         held = self.keys.setdefault(identity.id, [])
-        if facts.mask & Bit.NEW_LIFE:
+        if facts.mask & B_NEW_LIFE:
             self._new(event, life, held)
             return
         rotation = self._rotation(event, facts, life, held)

@@ -80,7 +80,7 @@ class Detection(Rule):
         self.managers: dict[str, set[str]] = {}  # target -> who added credentials to it before
 
     def step(self, event: Event, facts: Facts) -> None:
-        if Tag.CREDENTIAL_ADD in event.shape.action.tags:
+        if event.shape.action.tags and Tag.CREDENTIAL_ADD in event.shape.action.tags:
             self._added(event, facts)
         if event.shape.actor.first_party:
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import (
     MACHINE,
@@ -21,6 +23,7 @@ from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Kind, Origin, Severity, Shape
 
 MOVED_TOGETHER_MS = 2 * DAY_MS
+_WIDER: Final = int(Bit.IDENTITY_CLASS | Bit.IDENTITY_RESOURCE)
 ROAMING = 4  # places that do not hang together: this workload lives everywhere
 
 
@@ -96,7 +99,7 @@ class Detection(Rule):
         if new_program:
             points += 2 if event.agent.kind == "tool" else 1
             reasons = (*reasons, f"never with {event.agent.family}")
-        if facts.mask & (Bit.IDENTITY_CLASS | Bit.IDENTITY_RESOURCE) and identity.count > 30:
+        if facts.mask & _WIDER and identity.count > 30:
             points += 1
             reasons = (*reasons, "and does what it never did")
         if points <= 0:

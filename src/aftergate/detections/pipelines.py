@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -22,7 +23,7 @@ _AZURE = re.compile(r"(?:sc|p)://([^/]+/[^/]+(?:/.+)?)\Z")
 DEFAULT_BRANCHES = frozenset({"main", "master", "trunk", "default", "develop"})
 
 
-class CiSubject(Struct, frozen=True):
+class CiSubject(NamedTuple):
     """Whose run a subject names."""
 
     repo: str  # lower case, without the numbers of immutable subjects

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-
-from msgspec import Struct
+from functools import lru_cache
+from typing import NamedTuple
 
 from aftergate.events.clock import to_iso
 from aftergate.lineage.state import DAY_MS, Identity, Life
@@ -78,7 +78,7 @@ def org_egress(world: World, origin: Origin, beside: Identity | None = None) -> 
     return world.shared_net(origin.net, beside) >= SHARED_BY
 
 
-class Strangeness(Struct, frozen=True):
+class Strangeness(NamedTuple):
     """How strange an origin is for an identity, and why."""
 
     score: int  # 0 nothing new; 1 new address only; 2 new network; 3 and more: new network and more beside
@@ -206,7 +206,12 @@ def agent_new(agents: dict[str, int], event: Event) -> bool:
 
 def machine_named(identity: Identity) -> bool:
     """True when one of its names says service, bot, pipeline or the like."""
-    return any(_MACHINE_NAME.search(name.lower().partition("@")[0]) for name in (identity.id, *identity.names))
+    return _machine(identity.id) or any(_machine(name) for name in identity.names)
+
+
+@lru_cache(maxsize=50_000)
+def _machine(name: str) -> bool:
+    return bool(_MACHINE_NAME.search(name.lower().partition("@")[0]))
 
 
 def nonhuman(identity: Identity, event: Event) -> bool:

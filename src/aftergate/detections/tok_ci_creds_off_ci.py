@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from typing import Final
+
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, lower, on, subject_of
 from aftergate.detections.pipelines import may_be_pipeline, pipeline_of
@@ -23,14 +25,14 @@ class _Grant(Struct):
     time: int
     event: str
     pipeline: str
-    homes: list[Origin] = field(default_factory=list)
-    credentials: list[str] = field(default_factory=list)
+    homes: list[Origin] = []
+    credentials: list[str] = []
     late: bool = False  # used from its own place after the end
-    during: set[Origin] = field(default_factory=set)  # places already looked at while the run went on
+    during: set[Origin] = set()  # places already looked at while the run went on
     told: bool = False
 
 
-_NEW = Bit.LIFE_IP | Bit.LIFE_AGENT | Bit.LIFE_ACTION | Bit.SWITCH | Bit.NEW_LIFE | Bit.IDENTITY_IP
+_NEW: Final = int(Bit.LIFE_IP | Bit.LIFE_AGENT | Bit.LIFE_ACTION | Bit.SWITCH | Bit.NEW_LIFE | Bit.IDENTITY_IP)
 _MINTS = frozenset({Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN})
 
 
@@ -60,7 +62,7 @@ class Detection(Rule):
     )
     subscriptions = (
         on(kinds=[Kind.TOKEN_EXCHANGE, Kind.TOKEN_ISSUE, Kind.SIGN_IN], sources=("aws.", "gcp.", "vault")),  # one look each
-        on(sources=("gcp.",), bits=_NEW),  # whose tokens have no id; others are watched from their mint on
+        on(sources=("gcp.",), bits=Bit(_NEW)),  # whose tokens have no id; others are watched from their mint on
     )
 
     def wants(self, shape: Shape) -> bool:

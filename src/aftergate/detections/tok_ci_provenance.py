@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, lower, on, raise_to, subject_of
 from aftergate.detections.pipelines import DEFAULT_BRANCHES, CiSubject, Runs, may_be_pipeline, pipeline_of
@@ -25,14 +25,14 @@ class _Visit(Struct):
     event: Event
     subject: CiSubject
     run: str | None
-    uses: list[str] = field(default_factory=list)
+    uses: list[str] = []
 
 
 class _Role(Struct):
-    visits: list[_Visit] = field(default_factory=list)
+    visits: list[_Visit] = []
     count: int = 0
-    odd: list[tuple[_Visit, int]] = field(default_factory=list)  # and how many visits there were before
-    seen: dict[tuple[str, str, str], int] = field(default_factory=dict)  # repository, context, value -> visits
+    odd: list[tuple[_Visit, int]] = []  # and how many visits there were before
+    seen: dict[tuple[str, str, str], int] = {}  # repository, context, value -> visits
 
 
 class Detection(Rule):
@@ -80,10 +80,10 @@ class Detection(Rule):
 
     def step(self, event: Event, facts: Facts) -> None:  # noqa: ARG002  (the signature of all rules)
         tags = event.action.tags
-        if Tag.CI_RUN in tags:
+        if tags and Tag.CI_RUN in tags:
             self.runs.learn(event)
             return
-        if Tag.TRUST_CHANGE in tags:
+        if tags and Tag.TRUST_CHANGE in tags:
             if event.ok and event.actor.kind == "workload" and event.target:
                 self.opened[event.target.rpartition("/")[2]] = event.time
             return

@@ -7,7 +7,7 @@ from msgspec import Struct
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import MACHINE, RENTED, SESSION_SOURCES, place, same_place, same_program, span, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Life
-from aftergate.lineage.tracking import Facts
+from aftergate.lineage.tracking import B_SESSION_SWITCH, B_SWITCH, Facts
 from aftergate.vocabulary import Agent, Bit, Event, Origin, Severity, Shape
 
 WINDOW_MS = 12 * HOUR_MS  # A, B and A again must fit into this
@@ -16,7 +16,7 @@ _ROAMING = frozenset({"mobile", "relay", "proxy"})
 _STATIC = frozenset({"api_key", "client_secret", "certificate", "pat"})
 
 
-class Visit(Struct, gc=False):
+class Visit(Struct):
     """A run of uses from one place, between two changes of place."""
 
     start: int
@@ -67,10 +67,10 @@ class Detection(Rule):
     def step(self, event: Event, facts: Facts) -> None:
         if facts.identity.actor.first_party:
             return
-        if facts.has(Bit.SWITCH) and facts.life is not None and _joins(event, facts.life):
+        if facts.mask & B_SWITCH and facts.life is not None and _joins(event, facts.life):
             self._visit(event, facts, facts.life, facts.previous.origin if facts.previous is not None else None)
         session = facts.session
-        if session is not None and session is not facts.life and facts.has(Bit.SESSION_SWITCH) and event.source.startswith(SESSION_SOURCES):
+        if session is not None and session is not facts.life and facts.mask & B_SESSION_SWITCH and event.source.startswith(SESSION_SOURCES):
             before = facts.session_previous
             self._visit(event, facts, session, before.origin if before is not None else None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, lower, on, raise_to, subject_of
 from aftergate.detections.pipelines import ci_subject
@@ -35,10 +35,10 @@ class _Root(Struct):
 
     first: int
     count: int = 0
-    depths: dict[int, int] = field(default_factory=dict)  # length of a chain -> when first seen
-    days: set[int] = field(default_factory=set)
-    patterns: set[str] = field(default_factory=set)  # targets without account numbers, regions and counters
-    targets: set[str] = field(default_factory=set)
+    depths: dict[int, int] = {}  # length of a chain -> when first seen
+    days: set[int] = set()
+    patterns: set[str] = set()  # targets without account numbers, regions and counters
+    targets: set[str] = set()
     run: str | None = None  # last session or credential it worked in
 
 

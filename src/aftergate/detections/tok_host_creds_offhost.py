@@ -22,7 +22,7 @@ _POD = "system:serviceaccount:"
 USUAL = 3  # other identities that make a network the organisation's way out
 
 
-class Use(Struct, gc=False):
+class Use(Struct):
     """First use of a host's credentials from one place."""
 
     time: int
@@ -31,7 +31,7 @@ class Use(Struct, gc=False):
     agent: str
 
 
-class _Doubt(Struct, gc=False):
+class _Doubt(Struct):
     """First use of an instance's credentials from another public address of its cloud."""
 
     host: str

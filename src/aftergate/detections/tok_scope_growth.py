@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, when, who
@@ -47,7 +47,7 @@ class Grants(Struct):
     event: str
     last: tuple[str, ...] = ()  # the scopes of the last grant
     told: bool = False
-    exchanged: set[str] = field(default_factory=set)  # scopes that exchanges gave
+    exchanged: set[str] = set()  # scopes that exchanges gave
 
 
 @lru_cache(maxsize=20_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import RENTED, org_egress, place, strangeness, when, who
@@ -16,14 +16,14 @@ ENOUGH = 3  # bound tokens before an unbound one means anything
 class Bound(Struct):
     """What one client of one identity showed so far."""
 
-    shapes: set[Shape] = field(default_factory=set)  # with which bound tokens were shown; how often, tracking counts
+    shapes: set[Shape] = set()  # with which bound tokens were shown; how often, tracking counts
     first: int = 0
     last_event: str = ""
     unbound: int = 0
     said: bool = False  # the log says `unbound`, so silence is not it
-    before: set[str] = field(default_factory=set)  # devices, networks and systems with unbound tokens while nothing was bound yet
-    actions: set[str] = field(default_factory=set)
-    devices: set[str] = field(default_factory=set)
+    before: set[str] = set()  # devices, networks and systems with unbound tokens while nothing was bound yet
+    actions: set[str] = set()
+    devices: set[str] = set()
 
 
 class Detection(Rule):

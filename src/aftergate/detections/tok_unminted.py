@@ -9,7 +9,7 @@ from msgspec import Struct
 from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import place, strangeness, when, who
 from aftergate.lineage.state import DAY_MS, HOUR_MS, MINUTE_MS, Life
-from aftergate.lineage.tracking import Facts
+from aftergate.lineage.tracking import B_UNMINTED, Facts
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Shape
 
 # logs whose short-lived tokens have ids both where they are issued and where they are used, and the log that issues
@@ -31,7 +31,7 @@ _MINTS = frozenset(
 )
 
 
-class Unborn(Struct, gc=False):
+class Unborn(Struct):
     """A token first used without a known mint."""
 
     event: Event
@@ -101,7 +101,7 @@ class Detection(Rule):
             if len(held.later) < 40:
                 held.later.append(event.id)
             return
-        if not facts.has(Bit.UNMINTED) or facts.life is None or event.actor.first_party or facts.identity.actor.first_party:
+        if not facts.mask & B_UNMINTED or facts.life is None or event.actor.first_party or facts.identity.actor.first_party:
             return
         params = event.d.params or {}
         if str(params.get("refresh_token_type", "")).lower() == "offline":

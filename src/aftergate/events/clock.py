@@ -9,28 +9,35 @@ from aftergate.errors import Reject
 
 _FIRST = -62_135_596_800_000  # year 1
 _LAST = 253_402_300_799_999  # year 9999
-DAYS: dict[str, int] = {}  # `2026-10-21T` -> its first millisecond. Caches, filled by from_iso; hot normalisers look here first
-CLOCK: dict[str, int] = {}  # `00:04:49Z` and `00:04:49` -> milliseconds into the day
+HOURS: dict[str, int] = {}  # `2026-10-21T06` to its milliseconds. A cache, filled by from_iso: a log repeats its hours
+HOURS_MAX = 50_000  # entries; the cache is emptied when it reaches them
 _SHAPE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)\Z")
 
 
 def from_iso(text: str) -> int:
     """Milliseconds of an ISO 8601 time; without a zone it is UTC. Finer than a millisecond is cut off.
 
-    Raises: Reject, if the text is no time. Days and times of day are cached: a log repeats them.
+    Raises: Reject, if the text is no time. Of the usual form, only the hour is looked up.
     """
-    day = DAYS.get(text[:11])
-    if day is not None:
-        time = CLOCK.get(text[11:19])
-        if time is not None:
+    hour = HOURS.get(text[:13])
+    if hour is not None and len(text) >= 19 and text[13] == ":" and text[16] == ":":
+        minute, second = two_digits(text, 14), two_digits(text, 17)
+        if 0 <= minute < 60 and 0 <= second < 60:
+            time = hour + (minute * 60 + second) * 1000
             rest = text[19:]
-            if rest == "Z":
-                return day + time
-            if rest[:1] == "." and (rest[-1] == "Z" or rest[-6:] == "+00:00"):
+            if rest == "Z" or not rest:
+                return time
+            if rest[0] == "." and (rest[-1] == "Z" or rest[-6:] == "+00:00"):
                 digits = rest[1:4]
                 if digits.isdecimal() and digits.isascii():
-                    return day + time + int(digits)
+                    return time + int(digits)
     return _slow(text)
+
+
+def two_digits(text: str, at: int) -> int:
+    """The number that two ASCII digits make; negative if they are none. Compiled, this is some shifts, where a look-up makes and hashes a text."""
+    tens, ones = ord(text[at]) - 48, ord(text[at + 1]) - 48
+    return tens * 10 + ones if 0 <= tens <= 9 and 0 <= ones <= 9 else -1
 
 
 def _slow(text: str) -> int:
@@ -46,11 +53,9 @@ def _slow(text: str) -> int:
         raise Reject(f"`{text[:40]}` is out of range") from None
     result = int(stamp // 1) * 1000 + moment.microsecond // 1000
     if _SHAPE.match(text):
-        midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-        if len(DAYS) > 10_000:
-            DAYS.clear()
-        DAYS[text[:11]] = int(midnight.timestamp()) * 1000
-        CLOCK[text[11:19]] = CLOCK[text[11:19] + "Z"] = (moment.hour * 3600 + moment.minute * 60 + moment.second) * 1000
+        if len(HOURS) >= HOURS_MAX:
+            HOURS.clear()
+        HOURS[text[:13]] = result // 3_600_000 * 3_600_000
     return result
 
 
@@ -86,7 +91,7 @@ def _us_day(text: str) -> int | None:
         return None
 
 
-def from_epoch(value: float) -> int:
+def from_epoch(value: int | float | bool) -> int:  # compiled, `float` alone would make a number of True before it is looked at
     """Milliseconds of a Unix time in seconds, milliseconds or microseconds, told apart by size.
 
     Raises: Reject, if it is outside the years 1 to 9999 or not a number.

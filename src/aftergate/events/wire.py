@@ -2,63 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import repeat
 from typing import TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from aftergate.events.interning import Interner
+from aftergate.events.wire_rows import ActionRow, ActorRow, AgentRow, Batch, OriginRow, ShapeRow
 from aftergate.vocabulary import Action, Actor, Agent, Detail, Event, Kind, Origin, Shape, Tag
 
 T = TypeVar("T")
-
-
-class _ShapeRow(Struct, array_like=True, gc=False):
-    source: str
-    action: int
-    actor: int
-    origin: int
-    agent: int
-    error: str | None
-    client: str | None
-    client_name: str | None
-    resource: str | None
-    device: str | None
-    silent: str | None
-    account: str | None
-
-
-class _ActionRow(Struct, array_like=True, gc=False):
-    source: str
-    name: str
-    kind: str
-    service: str
-    klass: str
-    tags: tuple[str, ...]
-
-
-class _Batch(Struct, array_like=True):
-    actions: list[_ActionRow]
-    actors: list[Actor]
-    origins: list[Origin]
-    agents: list[Agent]
-    shapes: list[_ShapeRow]
-    # one column for each field of Event; None where every event has the default
-    time: list[int]
-    id: list[str]
-    shape: list[int]
-    texts: list[str | None]  # what credential, session and target number; 0 is none
-    credential: list[int] | None
-    session: list[int] | None
-    target: list[int] | None
-    size: list[int] | None
-    known_at: list[int] | None
-    part: list[int] | None
-    details: list[Detail | None]  # what `detail` numbers; 0 is none
-    detail: list[int] | None
-    token: list[str | None] | None
 
 
 class Packer:
@@ -71,7 +23,7 @@ class Packer:
         self._encode = msgspec.msgpack.Encoder().encode
 
     def pack(self, events: list[Event]) -> bytes:
-        batch = _Batch([], [], [], [], [], [], [], [], [None], None, None, None, None, None, None, [None], None, None)
+        batch = Batch([], [], [], [], [], [], [], [], [None], None, None, None, None, None, None, [None], None, None)
         numbers = self._numbers
         shapes = batch.shape
         for e in events:
@@ -81,19 +33,16 @@ class Packer:
         batch.time = [e.time for e in events]
         batch.id = [e.id for e in events]
         texts: dict[str | None, int] = {None: 0}
-        for name in ("credential", "session", "target"):
-            values = [getattr(e, name) for e in events]
-            if any(value is not None for value in values):
-                setattr(batch, name, [texts.setdefault(value, len(texts)) for value in values])
+        batch.credential = _numbered([e.credential for e in events], texts)
+        batch.session = _numbered([e.session for e in events], texts)
+        batch.target = _numbered([e.target for e in events], texts)
         batch.texts = list(texts)
         details: dict[Detail | None, int] = {None: 0}  # by identity: a detail that events share goes over once
-        column = [details.setdefault(e.detail, len(details)) for e in events]
-        if len(details) > 1:
-            batch.detail, batch.details = column, list(details)
-        for name in ("size", "known_at", "part"):
-            counts = [getattr(e, name) for e in events]
-            if any(counts):
-                setattr(batch, name, counts)
+        batch.detail = _numbered([e.detail for e in events], details)
+        batch.details = list(details)
+        batch.size = _told([e.size for e in events])
+        batch.known_at = _told([e.known_at for e in events])
+        batch.part = _told([e.part for e in events])
         tokens = [e.token for e in events]
         if any(token is not None for token in tokens):
             batch.token = tokens
@@ -105,27 +54,30 @@ class Packer:
         self._keep.append(value)
         return number
 
-    def _shape(self, shape: Shape, batch: _Batch) -> int:
+    def _shape(self, shape: Shape, batch: Batch) -> int:
         numbers = self._numbers
         action = numbers.get(shape.action)
         if action is None:
             action = self._number(0, shape.action)
             a = shape.action
-            batch.actions.append(_ActionRow(a.source, a.name, a.kind.value, a.service, a.klass, tuple(sorted(t.value for t in a.tags))))
+            batch.actions.append(ActionRow(a.source, a.name, a.kind.value, a.service, a.klass, tuple(sorted(t.value for t in a.tags))))
         actor = numbers.get(shape.actor)
         if actor is None:
             actor = self._number(1, shape.actor)
-            batch.actors.append(shape.actor)
+            who = shape.actor
+            batch.actors.append(ActorRow(who.id, who.names, who.kind, who.account, who.display, who.role, who.first_party))
         origin = numbers.get(shape.origin)
         if origin is None:
             origin = self._number(2, shape.origin)
-            batch.origins.append(shape.origin)
+            o = shape.origin
+            batch.origins.append(OriginRow(o.ip, o.net, o.asn, o.asn_name, o.network, o.provider, o.country, o.trustworthy, o.basis))
         agent = numbers.get(shape.agent)
         if agent is None:
             agent = self._number(3, shape.agent)
-            batch.agents.append(shape.agent)
+            g = shape.agent
+            batch.agents.append(AgentRow(g.raw, g.family, g.kind, g.os, g.version))
         batch.shapes.append(
-            _ShapeRow(
+            ShapeRow(
                 shape.source,
                 action,
                 actor,
@@ -154,7 +106,7 @@ class Unpacker:
         self._origins: list[Origin] = []
         self._agents: list[Agent] = []
         self._shapes: list[Shape] = []
-        self._decode = msgspec.msgpack.Decoder(_Batch).decode
+        self._decode = msgspec.msgpack.Decoder(Batch).decode
 
     def unpack(self, data: bytes) -> list[Event]:
         batch = self._decode(data)
@@ -165,11 +117,12 @@ class Unpacker:
             self._actors.append(
                 self._intern.actor(actor.id, actor.names, actor.kind, actor.account, actor.display, actor.role, actor.first_party)
             )
-        for origin in batch.origins:
-            key = ("origin", *(getattr(origin, f) for f in origin.__struct_fields__))
-            self._origins.append(self._pool.setdefault(key, origin))  # type: ignore[arg-type]
-        for agent in batch.agents:
-            self._agents.append(self._pool.setdefault(("agent", agent.raw), agent))  # type: ignore[arg-type]
+        for o in batch.origins:
+            origin = Origin(o.ip, o.net, o.asn, o.asn_name, o.network, o.provider, o.country, o.trustworthy, o.basis)
+            self._origins.append(self._pool.setdefault(o, origin))  # type: ignore[arg-type]
+        for g in batch.agents:
+            agent = Agent(g.raw, g.family, g.kind, g.os, g.version)
+            self._agents.append(self._pool.setdefault(("agent", g.raw), agent))  # type: ignore[arg-type]
         for s in batch.shapes:
             self._shapes.append(
                 self._intern.shape(
@@ -188,22 +141,41 @@ class Unpacker:
                 )
             )
 
-        def lookup(values: list[T], column: list[int] | None) -> Iterable[T | None]:
-            return repeat(None) if column is None else map(values.__getitem__, column)
-
-        return list(
-            map(
-                Event,
+        count = len(batch.time)
+        none: list[int] = [0] * count
+        shapes, texts, details = self._shapes, batch.texts, batch.details
+        return [
+            Event(time, name, shapes[shape], texts[credential], texts[session], texts[target], size, known_at, part, details[detail], token)
+            for time, name, shape, credential, session, target, size, known_at, part, detail, token in zip(
                 batch.time,
                 batch.id,
-                map(self._shapes.__getitem__, batch.shape),
-                lookup(batch.texts, batch.credential),
-                lookup(batch.texts, batch.session),
-                lookup(batch.texts, batch.target),
-                batch.size if batch.size is not None else repeat(0),
-                batch.known_at if batch.known_at is not None else repeat(0),
-                batch.part if batch.part is not None else repeat(0),
-                lookup(batch.details, batch.detail),
-                batch.token if batch.token is not None else repeat(None),
+                batch.shape,
+                batch.credential or none,
+                batch.session or none,
+                batch.target or none,
+                batch.size or none,
+                batch.known_at or none,
+                batch.part or none,
+                batch.detail or none,
+                batch.token or [None] * count,
+                strict=True,
             )
-        )
+        ]
+
+
+def _numbered(values: list[T], numbers: dict[T, int]) -> list[int] | None:
+    """The column of a field whose values are sent once and then by number; None, if every event has number 0, which is none."""
+    column: list[int] = []
+    some = False
+    for value in values:
+        number = numbers.get(value)
+        if number is None:
+            number = numbers[value] = len(numbers)
+        if number:
+            some = True
+        column.append(number)
+    return column if some else None
+
+
+def _told(counts: list[int]) -> list[int] | None:
+    return counts if any(counts) else None

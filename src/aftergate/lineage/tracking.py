@@ -7,45 +7,48 @@ what its credential has done before.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from aftergate.lineage.state import DAY_MS, Coverage, CredentialChange, Death, Identity, Life, Mint, Run, Use
 from aftergate.vocabulary import GAP_MS, NO_DETAIL, VOLUME_FLOOR, Actor, Bit, Detail, Event, Kind, Origin, Shape, Tag
 
-FEW_SHAPES = 12
-HABIT_DAYS = 2  # days on which an identity did a thing in a way, before a new session key that does it so brings nothing new
+FEW_SHAPES: Final = 12
+HABIT_DAYS: Final = 2  # days on which an identity did a thing in a way, before a new session key that does it so brings nothing new
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
-B_NEW_IDENTITY = int(Bit.NEW_IDENTITY)
-B_NEW_LIFE = int(Bit.NEW_LIFE)
-B_UNMINTED = int(Bit.UNMINTED)
-B_LIFE_IP = int(Bit.LIFE_IP)
-B_LIFE_NET = int(Bit.LIFE_NET)
-B_LIFE_AGENT = int(Bit.LIFE_AGENT)
-B_LIFE_ACTION = int(Bit.LIFE_ACTION)
-B_LIFE_CLIENT = int(Bit.LIFE_CLIENT)
-B_SESSION_NEW = int(Bit.SESSION_NEW)
-B_SESSION_NET = int(Bit.SESSION_NET)
-B_SESSION_AGENT = int(Bit.SESSION_AGENT)
-B_SESSION_DEVICE = int(Bit.SESSION_DEVICE)
-B_SESSION_CLIENT = int(Bit.SESSION_CLIENT)
-B_SESSION_ACTION = int(Bit.SESSION_ACTION)
-B_IDENTITY_IP = int(Bit.IDENTITY_IP)
-B_IDENTITY_NET = int(Bit.IDENTITY_NET)
-B_IDENTITY_COUNTRY = int(Bit.IDENTITY_COUNTRY)
-B_IDENTITY_AGENT = int(Bit.IDENTITY_AGENT)
-B_IDENTITY_DEVICE = int(Bit.IDENTITY_DEVICE)
-B_IDENTITY_CLIENT = int(Bit.IDENTITY_CLIENT)
-B_IDENTITY_RESOURCE = int(Bit.IDENTITY_RESOURCE)
-B_IDENTITY_ACTION = int(Bit.IDENTITY_ACTION)
-B_IDENTITY_CLASS = int(Bit.IDENTITY_CLASS)
-B_SWITCH = int(Bit.SWITCH)
-B_SESSION_SWITCH = int(Bit.SESSION_SWITCH)
-B_GAP = int(Bit.GAP)
-B_VOLUME = int(Bit.VOLUME)
-B_NEW_COMBINATION = int(Bit.NEW_COMBINATION)
-B_AFTER_DEATH = int(Bit.AFTER_DEATH)
-B_PAST_END = int(Bit.PAST_END)
-_LIFE_PARTS = B_LIFE_NET | B_LIFE_AGENT | B_LIFE_ACTION | B_LIFE_CLIENT
+# Plain numbers: compiled, a Final is a C constant, while a flag is a look-up and its `&` a call of Python.
+B_NEW_IDENTITY: Final = int(Bit.NEW_IDENTITY)
+B_NEW_LIFE: Final = int(Bit.NEW_LIFE)
+B_UNMINTED: Final = int(Bit.UNMINTED)
+B_LIFE_IP: Final = int(Bit.LIFE_IP)
+B_LIFE_NET: Final = int(Bit.LIFE_NET)
+B_LIFE_AGENT: Final = int(Bit.LIFE_AGENT)
+B_LIFE_ACTION: Final = int(Bit.LIFE_ACTION)
+B_LIFE_CLIENT: Final = int(Bit.LIFE_CLIENT)
+B_SESSION_NEW: Final = int(Bit.SESSION_NEW)
+B_SESSION_NET: Final = int(Bit.SESSION_NET)
+B_SESSION_AGENT: Final = int(Bit.SESSION_AGENT)
+B_SESSION_DEVICE: Final = int(Bit.SESSION_DEVICE)
+B_SESSION_CLIENT: Final = int(Bit.SESSION_CLIENT)
+B_SESSION_ACTION: Final = int(Bit.SESSION_ACTION)
+B_IDENTITY_IP: Final = int(Bit.IDENTITY_IP)
+B_IDENTITY_NET: Final = int(Bit.IDENTITY_NET)
+B_IDENTITY_COUNTRY: Final = int(Bit.IDENTITY_COUNTRY)
+B_IDENTITY_AGENT: Final = int(Bit.IDENTITY_AGENT)
+B_IDENTITY_DEVICE: Final = int(Bit.IDENTITY_DEVICE)
+B_IDENTITY_CLIENT: Final = int(Bit.IDENTITY_CLIENT)
+B_IDENTITY_RESOURCE: Final = int(Bit.IDENTITY_RESOURCE)
+B_IDENTITY_ACTION: Final = int(Bit.IDENTITY_ACTION)
+B_IDENTITY_CLASS: Final = int(Bit.IDENTITY_CLASS)
+B_SWITCH: Final = int(Bit.SWITCH)
+B_SESSION_SWITCH: Final = int(Bit.SESSION_SWITCH)
+B_GAP: Final = int(Bit.GAP)
+B_VOLUME: Final = int(Bit.VOLUME)
+B_NEW_COMBINATION: Final = int(Bit.NEW_COMBINATION)
+B_AFTER_DEATH: Final = int(Bit.AFTER_DEATH)
+B_PAST_END: Final = int(Bit.PAST_END)
+_LOGINS: Final = frozenset({Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL})
+_LIFE_PARTS: Final = B_LIFE_NET | B_LIFE_AGENT | B_LIFE_ACTION | B_LIFE_CLIENT
 
 
 def _elsewhere(a: Origin, b: Origin) -> bool:
@@ -625,11 +628,11 @@ class World:
         now = event.time
         if detail.issued:
             self._mint(event, detail, identity)
-        if life is not None and life.is_session and life.mint is None and action.kind in (Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL):
+        if life is not None and life.is_session and life.mint is None and action.kind in _LOGINS:
             life.mint = Mint(now, event.id, shape, session=None, grant=detail.grant or "login", klass="session")
         elif (
             event.session is not None
-            and action.kind in (Kind.SIGN_IN, Kind.DEVICE_CODE_APPROVAL)
+            and action.kind in _LOGINS
             and (opened := self.lives.get(event.session)) is not None
             and opened.mint is None
         ):

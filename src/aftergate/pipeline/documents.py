@@ -9,10 +9,12 @@ import csv
 import re
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
+from aftergate.pipeline.lines import heads
 from aftergate.pipeline.unpacking import Content
 
 ENOUGH: Final = 64 << 10  # bytes that are looked at before a layout is settled
@@ -29,6 +31,13 @@ _BESIDE: Final = frozenset(
 )
 _TEXTS: Final = ("CloudTrailEvent", "AuditData", "message")  # keys whose value is a record as JSON text
 _MESSAGE: Final = frozenset({"id", "eventId", "timestamp", "ingestionTime", "message", "logStreamName", "extractedFields"})
+# First keys that alone make a record worth looking into: of envelopes, and of wrappers that LookupEvents, Purview and CloudWatch put around one record.
+_FIRST: Final = (
+    "NextToken nextToken next_token nextPageToken ResponseMetadata searchedLogStreams messageType object has_more first_id "
+    "CloudTrailEvent EventId EventName ReadOnly AccessKeyId EventTime EventSource Username Resources "
+    "AuditData PSComputerName RunspaceId RecordType CreationDate UserIds Operations Identity ResultIndex "
+    "eventId logStreamName ingestionTime"
+).split()
 # How a record begins that may be an envelope or a wrapper; only these are looked into. Vendors' own records begin otherwise.
 WRAPPER: Final = re.compile(
     rb"""
@@ -39,14 +48,14 @@ WRAPPER: Final = re.compile(
       | @odata | @nextLink
       | kind"\s*+:\s*+"(?:[A-Za-z]*+(?<=List)"|[a-z]++\#[a-z]++\#activities")
       | apiVersion"\s*+:\s*+"[^"]*+"\s*+,\s*+"items"
-      | (?:NextToken|nextToken|next_token|nextPageToken|ResponseMetadata|searchedLogStreams|messageType|object|has_more|first_id)"
-      | (?:CloudTrailEvent|EventId|EventName|ReadOnly|AccessKeyId|EventTime|EventSource|Username|Resources)"                 # LookupEvents
-      | (?:AuditData|PSComputerName|RunspaceId|RecordType|CreationDate|UserIds|Operations|Identity|ResultIndex)"            # Purview
-      | (?:eventId|logStreamName|ingestionTime)"                                                                            # CloudWatch
+      | (?:"""
+    + "|".join(_FIRST).encode()
+    + rb""")"
     ))
     """,
     re.VERBOSE,
 )
+_KEYS: Final = tuple(key.encode() for key in (*_LISTS, *_FIRST, "@odata", "@nextLink", "kind", "apiVersion"))
 _ANY_LIST: Final = re.compile(rb'"(?:' + "|".join(_LISTS).encode() + rb')"\s*+:\s*+(?=\[)')
 _BETWEEN: Final = re.compile(rb"[\s,]*+")
 _BOUNDARY: Final = re.compile(rb"[}\]]\s*+(?=[{\[])")
@@ -57,6 +66,20 @@ _raw = msgspec.json.Decoder(msgspec.Raw).decode
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
+
+
+def wrapped(lines: list[bytes]) -> bool:
+    """Whether any of these records may be an envelope or a wrapper. Lines of one log begin alike, so eight bytes of each settle it nearly always."""
+    return any(map(_opens, heads(lines))) and any(map(WRAPPER.match, lines))
+
+
+@lru_cache(maxsize=4096)
+def _opens(head: bytes) -> bool:
+    """False for the first bytes of a record that WRAPPER never matches."""
+    if not head.startswith(b'{"'):
+        return True
+    name = head[2:].partition(b'"')[0]
+    return any(key.startswith(name) for key in _KEYS)
 
 
 def classify(text: bytes, *, final: bool) -> str | None:

@@ -8,12 +8,14 @@ different things under one time and id, their content decides, never which came 
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any
 
 from aftergate.vocabulary import Event
 
 _KEY = attrgetter("time", "id", "part")
+_NAME = attrgetter("id", "part")
 _TIME = attrgetter("time")
 LATENESS_MS = 48 * 3_600_000
 LEAD = 1000  # the first event of a record has a part that is a multiple of this: so records are counted once
@@ -38,21 +40,22 @@ class Sequencer:
     def release(self, watermark: int | None) -> list[Event]:
         """All events before `watermark` (None: all), in order and without duplicates."""
         held = self._held
-        held.sort(key=_KEY)
+        if not _rising(held):
+            held.sort(key=_TIME)  # whole numbers sort twice as fast as tuples; ids and parts decide only among events of one time
         cut = len(held) if watermark is None else bisect_left(held, watermark, key=_TIME)
         out, self._held = held[:cut], held[cut:]
         if not out:
             return out
-        if self._last is not None and _KEY(out[0]) <= self._last:
-            # later than allowed: tracked all the same, and counted
-            self.late += sum(_KEY(event) <= self._last for event in out)
         kept = self._unique(out)
+        if self._last is not None and _KEY(kept[0]) <= self._last:
+            # later than allowed: tracked all the same, and counted
+            self.late += sum([_KEY(event) <= self._last for event in out])
         last = _KEY(kept[-1])
         self._last = last if self._last is None else max(last, self._last)
         return kept
 
     def _unique(self, events: list[Event]) -> list[Event]:
-        """Of sorted events, the first of each. Ties are rare, so only they are looked at closely."""
+        """Of events sorted by time, in order, the first of each. Ties are rare, so only they are looked at closely."""
         kept: list[Event] = []
         add = kept.append
         first = 0
@@ -60,17 +63,30 @@ class Sequencer:
         before = events[0]
         for index in range(1, size):
             event = events[index]
-            if event.time == before.time and event.id == before.id and event.part == before.part:
+            if event.time == before.time:
                 continue
             if index - first == 1:
                 add(before)
             else:
-                kept += self._settle(events[first:index])
+                kept += self._tied(events[first:index])
             first, before = index, event
         if size - first == 1:
             add(before)
         else:
-            kept += self._settle(events[first:])
+            kept += self._tied(events[first:])
+        return kept
+
+    def _tied(self, events: list[Event]) -> list[Event]:
+        """Of events of one time, in order, the first of each."""
+        events.sort(key=_NAME)
+        kept: list[Event] = []
+        first = 0
+        size = len(events)
+        for index in range(1, size + 1):
+            if index < size and events[index].id == events[first].id and events[index].part == events[first].part:
+                continue
+            kept += events[first:index] if index - first == 1 else self._settle(events[first:index])
+            first = index
         return kept
 
     def _settle(self, tied: list[Event]) -> list[Event]:
@@ -83,6 +99,37 @@ class Sequencer:
             else:
                 kept.append(event)
         return kept
+
+
+def _rising(events: list[Event]) -> bool:
+    """True when no event is earlier than the one before it: most logs are in order, and then there is nothing to sort."""
+    before = events[0].time if events else 0
+    for event in events:
+        if event.time < before:
+            return False
+        before = event.time
+    return True
+
+
+def advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[int, bool]:
+    """How far a part takes its input in time, and whether the input still rises, give or take the lateness.
+
+    The latest tenth of a part's events does not count for the first, and a tenth that comes too late not against the second: a few
+    records with a wrong clock neither push everything out nor hold everything back.
+    """
+    rising = sorted(times)
+    reached = rising[(len(times) - 1) * 9 // 10]
+    if newest is None or reached > newest:
+        before = newest if newest is not None else times[0]
+        newest = reached
+    else:
+        before = newest
+    if rising[-1] - rising[0] > lateness_ms or rising[0] < before - lateness_ms:
+        late = sum(
+            min(high, newest) - time > lateness_ms for time, high in zip(times, accumulate(times, max, initial=before), strict=False)
+        )
+        return newest, late * 10 <= len(times)
+    return newest, True
 
 
 def _content(event: Event) -> tuple[Any, ...]:

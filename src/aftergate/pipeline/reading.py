@@ -22,7 +22,8 @@ from typing import Final
 import msgspec
 
 from aftergate.errors import ReadError
-from aftergate.pipeline.documents import WRAPPER, Batch, classify, foreign, values
+from aftergate.pipeline.documents import Batch, classify, foreign, values, wrapped
+from aftergate.pipeline.lines import cut
 from aftergate.pipeline.unpacking import SHOWN, Content, Fault, Readable
 
 BLOCK: Final = 1 << 18  # bytes of text in a chunk, about: what fits a core's cache reads half again as fast
@@ -265,7 +266,7 @@ class _Reading(Content):
                 self.fault(base, f"record is longer than {limit} bytes", b"".join(parts))
                 base += held + first + 1
                 text, parts, held, skipping = text[first + 1 :], [], 0, False
-            every = text.split(b"\n")
+            every = cut(text)
             if len(every) == 1:
                 parts.append(text)
                 held += len(text)
@@ -276,22 +277,22 @@ class _Reading(Content):
             if held:
                 parts.append(every[0])
                 every[0] = b"".join(parts)
-            yield self._lines(every, base, limit, damaged=b"\0" in text or b"\0" in every[0])
+            yield self._lines(every, base, limit, damaged=b"\0" in text or b"\0" in every[0], long=held + len(text) > limit)
             base += held + len(text) - len(rest)
             parts, held = [rest], len(rest)
         if skipping:
             self.fault(base, f"record is longer than {limit} bytes", b"".join(parts))
         elif held:
             last = b"".join(parts)
-            yield self._lines([last], base, limit, damaged=b"\0" in last)
+            yield self._lines([last], base, limit, damaged=b"\0" in last, long=held > limit)
 
-    def _lines(self, every: list[bytes], base: int, limit: int, *, damaged: bool) -> Chunk:
-        """Complete lines to a chunk. Envelopes show by their first key."""
+    def _lines(self, every: list[bytes], base: int, limit: int, *, damaged: bool, long: bool) -> Chunk:
+        """Complete lines to a chunk. Envelopes show by their first key. `long`: one of them may be over the limit."""
         lines = list(filter(bytes.strip, every))
         starts: array[int] | None = None
         if damaged or len(lines) != len(every):
             lines, starts = self._sift(every, base)
-        if any(map(WRAPPER.match, lines)) or (lines and max(map(len, lines)) > limit):
+        if wrapped(lines) or (long and lines and max(map(len, lines)) > limit):
             place = Chunk("", base, lines, 0, [], starts)
             batch = Batch(self, limit)
             for index, line in enumerate(lines):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from aftergate.errors import ReadError
 from aftergate.events.enrich import Enricher
 from aftergate.events.interning import Interner
 from aftergate.pipeline.normalising import Normalising
-from aftergate.pipeline.ordering import LATENESS_MS, Sequencer
+from aftergate.pipeline.ordering import LATENESS_MS, Sequencer, advance
 from aftergate.pipeline.reading import Fault, Input, chunks, plan, split_ranges
 from aftergate.vocabulary import Event
 
@@ -167,6 +167,7 @@ def scan(
         decoder = Inline(inputs, options)
     enabled = gc.isenabled()
     gc.disable()  # nothing tracked is cyclic enough to matter, and the collector walks millions of live objects
+    gc.unfreeze()  # what an earlier scan of this process left may go
     try:
         work = _Work(inputs, options, decoder)
         engine = Engine(directory, options.only)  # while the workers begin
@@ -174,11 +175,12 @@ def scan(
             engine.feed(batch)
             if tap is not None:
                 tap(batch)
+        engine.finish()
     finally:
         decoder.close()
+        gc.freeze()  # what the scan holds is about to be read out, and no garbage: the collector need never walk it
         if enabled:
             gc.enable()
-    engine.finish()
     counts.tables = decoder.tables
     counts.seconds = time.perf_counter() - began
     counts.cpu_seconds = time.process_time() - cpu
@@ -240,7 +242,7 @@ def _in_order(
             )
         events = part.events
         if events:
-            newest, in_order = _advance(list(map(_TIME, events)), newest, options.lateness_ms)
+            newest, in_order = advance([event.time for event in events], newest, options.lateness_ms)
             rising = rising and in_order
             sequencer.add(events)
             fresh += len(events)
@@ -259,26 +261,6 @@ def _in_order(
     yield sequencer.release(None)
     counts.duplicates = sequencer.duplicates
     counts.late = sequencer.late
-
-
-def _advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[int, bool]:
-    """How far a part takes its input in time, and whether the input still rises, give or take the lateness.
-
-    The latest tenth of a part's events does not count for the first, and a tenth that comes too late not against the second: a few
-    records with a wrong clock neither push everything out nor hold everything back.
-    """
-    reached = sorted(times)[(len(times) - 1) * 9 // 10]
-    if newest is None or reached > newest:
-        before = newest if newest is not None else times[0]
-        newest = reached
-    else:
-        before = newest
-    if max(times) - min(times) > lateness_ms or min(times) < before - lateness_ms:
-        late = sum(
-            min(high, newest) - time > lateness_ms for time, high in zip(times, accumulate(times, max, initial=before), strict=False)
-        )
-        return newest, late * 10 <= len(times)
-    return newest, True
 
 
 def _floors(order: Sequence[int], starts: dict[int, int | None], lateness_ms: int) -> dict[int, int | None]:

@@ -8,134 +8,21 @@ assumed role in another account stands twice; of an OIDC token only subject and 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from aftergate.connectors.aws.operations import describe, operation_name
+from aftergate.connectors.aws.records import EMPTY, Context, Object, Record, Sent, StsAnswer, StsAsked, Who
 from aftergate.connectors.base import Source
 from aftergate.errors import NotMine, Reject
-from aftergate.events.clock import CLOCK, DAYS, from_iso, from_us_text
+from aftergate.events.clock import from_iso, from_us_text
 from aftergate.events.interning import Interner
 from aftergate.events.redact import secret_key
 from aftergate.vocabulary import NO_ORIGIN, Actor, Agent, Change, Detail, Event, Kind, Origin, Shape, Target
 
 SLUG = "aws.cloudtrail"
-EMPTY = Raw(b"")
-
-
-class _Issuer(Struct, gc=False):
-    arn: str | None = None
-    type: str | None = None
-    principalId: str | None = None
-    userName: str | None = None
-
-
-class _Attributes(Struct, gc=False):
-    creationDate: str | None = None
-    mfaAuthenticated: str | bool | None = None
-
-
-class _Federation(Struct, gc=False):
-    federatedProvider: str | None = None
-
-
-class _Context(Struct, gc=False):
-    sessionIssuer: _Issuer | None = None
-    attributes: _Attributes | None = None
-    sourceIdentity: str | None = None
-    webIdFederationData: _Federation | None = None
-    ec2RoleDelivery: str | None = None
-
-
-class _BehalfOf(Struct, gc=False):
-    userId: str | None = None
-
-
-class _Who(Struct, gc=False):
-    type: str | None = None
-    principalId: str | None = None
-    arn: str | None = None
-    accountId: str | None = None
-    accessKeyId: str | None = None
-    userName: str | None = None
-    invokedBy: str | None = None
-    identityProvider: str | None = None
-    credentialId: str | None = None
-    sessionContext: _Context | None = None
-    onBehalfOf: _BehalfOf | None = None
-
-
-class _Known(Struct, gc=False):
-    """Enough of `userIdentity` to know a caller again; the rest is decoded once for each."""
-
-    arn: str | None = None
-    accessKeyId: str | None = None
-    principalId: str | None = None
-    invokedBy: str | None = None
-    userName: str | None = None
-    accountId: str | None = None
-
-
-class _Full(Struct, gc=False):
-    userIdentity: _Who | None = None
-
-
-class _Record(Struct, gc=False):
-    eventID: str | None = None
-    eventTime: str | None = None
-    eventName: str | None = None
-    eventSource: str | None = None
-    sourceIPAddress: str | None = None
-    userAgent: str | None = None
-    errorCode: str | None = None
-    recipientAccountId: str | None = None
-    userIdentity: _Known | None = None
-    requestParameters: Raw = EMPTY
-    responseElements: Raw = EMPTY
-    additionalEventData: Raw = EMPTY
-    sharedEventID: str | None = None
-    vpcEndpointId: str | None = None
-    sessionCredentialFromConsole: str | bool | None = None
-    awsRegion: str | None = None
-    errorMessage: str | None = None
-
-
-class _Sent(Struct, gc=False):
-    bytesTransferredOut: float | None = None
-
-
-class _Object(Struct, gc=False):
-    bucketName: str | None = None
-    tableName: str | None = None
-    queryExecutionId: str | None = None
-
-
-class _Minted(Struct, gc=False):
-    accessKeyId: str | None = None
-    expiration: str | None = None
-
-
-class _Assumed(Struct, gc=False):
-    arn: str | None = None
-
-
-class _StsAnswer(Struct, gc=False):
-    credentials: _Minted | None = None
-    assumedRoleUser: _Assumed | None = None
-    provider: str | None = None
-    subjectFromWebIdentityToken: str | None = None
-
-
-class _StsAsked(Struct, gc=False):
-    roleArn: str | None = None
-    roleSessionName: str | None = None
-    durationSeconds: int | None = None
-    sourceIdentity: str | None = None
-    policy: str | None = None
-    externalId: str | None = None
-    serialNumber: str | None = None
 
 
 class _Caller:
@@ -144,7 +31,7 @@ class _Caller:
     __slots__ = ("actor", "by", "by_service", "credential", "mfa", "provider", "session", "shapes", "source_identity", "subject", "type")
 
     def __init__(
-        self, actor: Actor, credential: str | None, session: str | None, shapes: dict[tuple[str | None, ...], tuple[Shape, bool]]
+        self, actor: Actor, credential: str | None, session: str | None, shapes: dict[tuple[str | None, ...], tuple[Shape, int]]
     ) -> None:
         self.actor = actor
         self.credential = credential
@@ -164,6 +51,13 @@ _GRANTS = {
     "GetSessionToken": "session_token", "GetFederationToken": "federation_token", "GetRoleCredentials": "sso",
 }  # fmt: skip
 _SPLIT = frozenset({"ec2:DescribeInstanceAttribute"})  # calls whose parameter decides what they do
+_TOLD = frozenset(
+    {Kind.SIGN_IN, Kind.DATA_READ, Kind.IDENTITY_LIFECYCLE, Kind.CREDENTIAL_CREATE}
+)  # kinds of calls that have a detail, tags or not
+DATA: Final = 1  # what a call has beyond its shape
+SECRET: Final = 2
+TOKEN: Final = 3
+OTHER: Final = 4
 _RUN = re.compile(r"(?<!\d)(\d{6,19})(?:[-_.](\d{1,3}))?(?!\d)")
 _INSTANCE = re.compile(r"i-[0-9a-f]{8,17}\Z")
 _AWS_SECRET_KEYS = frozenset(
@@ -184,16 +78,16 @@ class CloudTrail:
 
     def __init__(self, intern: Interner) -> None:
         self.intern = intern
-        self._decode = msgspec.json.Decoder(_Record).decode
-        self._full = msgspec.json.Decoder(_Full).decode
+        self._decode = msgspec.json.Decoder(Record).decode
+        self._context = msgspec.json.Decoder(Context | None).decode
         self._callers: dict[str, _Caller] = {}  # by key: the one seen last
-        self._others: dict[tuple[str | None, ...], _Caller] = {}
+        self._others: dict[tuple[str | None, ...], _Caller] = {}  # without a key, and those that take turns with one
         self._nobody = _Caller(intern.actor("unidentified caller"), None, None, {})
-        self._shapes: dict[tuple[Actor, str, bool], dict[tuple[str | None, ...], tuple[Shape, bool]]] = {}
-        self._sent = msgspec.json.Decoder(_Sent | None).decode
-        self._object = msgspec.json.Decoder(_Object | None).decode
-        self._sts_asked = msgspec.json.Decoder(_StsAsked | None).decode
-        self._sts_answer = msgspec.json.Decoder(_StsAnswer | None).decode
+        self._shapes: dict[tuple[Actor, str, bool], dict[tuple[str | None, ...], tuple[Shape, int]]] = {}
+        self._sent = msgspec.json.Decoder(Sent | None).decode
+        self._object = msgspec.json.Decoder(Object | None).decode
+        self._sts_asked = msgspec.json.Decoder(StsAsked | None).decode
+        self._sts_answer = msgspec.json.Decoder(StsAnswer | None).decode
         self._read: dict[tuple[bytes, str | None, bool | None, str | None, str | None], Detail] = {}  # details of secret reads, which recur
 
     def parse(self, line: bytes) -> Event:
@@ -209,21 +103,23 @@ class CloudTrail:
             key_id = who.accessKeyId
             found_caller = self._callers.get(key_id) if key_id is not None else None
             if found_caller is None or found_caller.by != who.invokedBy:
-                known = (who.arn, key_id, who.principalId, who.invokedBy, who.userName, who.accountId)
-                found_caller = self._others.get(known) or self._caller(known, line)
-                if key_id is not None:
-                    self._callers[key_id] = found_caller
+                found_caller = self._caller(who, first=found_caller is None)
             caller = found_caller
         key = (record.eventSource, name, record.sourceIPAddress, record.userAgent, record.errorCode, record.recipientAccountId)
         found = caller.shapes.get(key)
         if found is None:
             found = self._shape(caller, record, key)
-        shape, needs_detail = found
-        day, clock = DAYS.get(moment[:11]), CLOCK.get(moment[11:])
-        time = day + clock if day is not None and clock is not None else from_iso(moment)
-        event = Event(time, record.eventID or self._no_id(line), shape, caller.credential, caller.session)
-        if needs_detail:
-            self._fill(event, record, caller)
+        shape, more = found
+        event = Event(from_iso(moment), record.eventID or self._no_id(line), shape, caller.credential, caller.session)
+        if more:
+            if more == DATA:
+                self._data(event, record)
+            elif more == SECRET:
+                self._secret(event, record, caller)
+            elif more == TOKEN:
+                self._sts(event, record, caller)
+            else:
+                self._fill(event, record, caller)
         return event
 
     @staticmethod
@@ -232,21 +128,27 @@ class CloudTrail:
 
         return hashlib.sha256(line).hexdigest()[:32]
 
-    def _caller(self, known: tuple[str | None, ...], line: bytes) -> _Caller:
-        """A caller not seen before."""
-        who = self._full(line).userIdentity
-        made = self._make_caller(who) if who is not None else self._nobody
-        if who is not None:
-            made.by = who.invokedBy
-        if len(self._others) > 500_000:
+    def _caller(self, who: Who, *, first: bool) -> _Caller:
+        """A caller other than the last one with its key. The first with a key is kept by the key alone, since most keys have but one."""
+        made: _Caller | None = None
+        key = who.accessKeyId
+        if first and key is not None:
+            made = self._make_caller(who)
+        else:
+            known = (who.arn, key, who.principalId, who.invokedBy, who.userName, who.accountId)
+            made = self._others.get(known)
+            if made is None:
+                made = self._others[known] = self._make_caller(who)
+        if len(self._others) + len(self._callers) > 500_000:
             self._others.clear()
             self._callers.clear()
-        self._others[known] = made
+        if key is not None:
+            self._callers[key] = made
         return made
 
-    def _make_caller(self, who: _Who) -> _Caller:
+    def _make_caller(self, who: Who) -> _Caller:
         actor_of = self.intern.actor
-        context = who.sessionContext
+        context = self._context(who.sessionContext) if who.sessionContext is not EMPTY else None
         account = who.accountId
         credential = who.accessKeyId or who.credentialId or None
         session: str | None = None
@@ -289,6 +191,7 @@ class CloudTrail:
         if shapes is None:
             shapes = self._shapes[actor, kind, behalf] = {}
         caller = _Caller(actor, credential, session, shapes)
+        caller.by = who.invokedBy
         caller.by_service = behalf
         caller.type = kind
         caller.subject = who.userName if kind in ("WebIdentityUser", "SAMLUser") else None
@@ -301,7 +204,7 @@ class CloudTrail:
                 caller.mfa = str(context.attributes.mfaAuthenticated).lower() == "true"
         return caller
 
-    def _shape(self, caller: _Caller, record: _Record, key: tuple[str | None, ...]) -> tuple[Shape, bool]:
+    def _shape(self, caller: _Caller, record: Record, key: tuple[str | None, ...]) -> tuple[Shape, int]:
         source = record.eventSource or ""
         service = source.removesuffix(".amazonaws.com").removesuffix(".amazonaws.com.cn")
         name = f"{service}:{operation_name(record.eventName or '')}"
@@ -327,19 +230,24 @@ class CloudTrail:
             silent=silent,
             account=record.recipientAccountId or caller.actor.account,
         )
-        needs = (
-            bool(action.tags)
-            or name in _SPLIT
-            or action.kind
-            in (Kind.TOKEN_ISSUE, Kind.TOKEN_EXCHANGE, Kind.SIGN_IN, Kind.DATA_READ, Kind.IDENTITY_LIFECYCLE, Kind.CREDENTIAL_CREATE)
-        )
-        made = (shape, needs)
+        kind = action.kind
+        if kind is Kind.DATA_READ and not action.tags:
+            more = DATA
+        elif kind is Kind.SECRET_READ:
+            more = SECRET
+        elif kind is Kind.TOKEN_EXCHANGE or kind is Kind.TOKEN_ISSUE:
+            more = TOKEN
+        elif action.tags or name in _SPLIT or kind in _TOLD:
+            more = OTHER
+        else:
+            more = 0
+        made = (shape, more)
         if len(caller.shapes) > 20_000:
             caller.shapes.clear()
         caller.shapes[key] = made
         return made
 
-    def _origin(self, record: _Record, *, by_service: bool) -> Origin:
+    def _origin(self, record: Record, *, by_service: bool) -> Origin:
         ip = record.sourceIPAddress
         if not ip:
             return NO_ORIGIN
@@ -351,20 +259,8 @@ class CloudTrail:
 
     # -- what only some calls have ------------------------------------------------------------------------------------
 
-    def _fill(self, event: Event, record: _Record, caller: _Caller) -> None:
+    def _fill(self, event: Event, record: Record, caller: _Caller) -> None:
         action = event.shape.action
-        kind = action.kind
-        if kind is Kind.DATA_READ and not action.tags:
-            self._data(event, record)
-            return
-        if kind is Kind.SECRET_READ:
-            event.detail = self._secret(record, caller, action.name)
-            if event.detail.targets:
-                event.target = event.detail.targets[0].id
-            return
-        if kind is Kind.TOKEN_EXCHANGE or kind is Kind.TOKEN_ISSUE:
-            self._sts(event, record, caller)
-            return
         request = _object(record.requestParameters)
         if action.name in _SPLIT:
             if request.get("attribute") != "userData":
@@ -399,22 +295,23 @@ class CloudTrail:
         detail.params = params or None
         event.detail = detail
 
-    def _data(self, event: Event, record: _Record) -> None:
+    def _data(self, event: Event, record: Record) -> None:
         """Bytes and place of a data event. A malformed part of it is left out, the event stays."""
         try:
-            extra = bytes(record.additionalEventData)
-            sent = self._sent(extra) if extra else None
+            extra = record.additionalEventData
+            sent = self._sent(extra) if extra is not EMPTY else None
             if sent is not None and sent.bytesTransferredOut is not None and 0 < sent.bytesTransferredOut < 1e18:
                 event.size = int(sent.bytesTransferredOut)
-            request = bytes(record.requestParameters)
-            asked = self._object(request) if request else None
+            request = record.requestParameters
+            asked = self._object(request) if request is not EMPTY else None
             if asked is not None:
                 event.target = asked.bucketName or asked.tableName or asked.queryExecutionId
         except msgspec.ValidationError:
             return
 
-    def _secret(self, record: _Record, caller: _Caller, name: str) -> Detail:
+    def _secret(self, event: Event, record: Record, caller: _Caller) -> None:
         """Which secrets were asked for. The same request by callers alike shares one Detail."""
+        name = event.shape.action.name
         raw = bytes(record.requestParameters)
         key = (raw, record.awsRegion, caller.mfa, record.errorMessage, name)
         found = self._read.get(key)
@@ -428,13 +325,15 @@ class CloudTrail:
             if len(self._read) > 50_000:
                 self._read.clear()
             self._read[key] = found
-        return found
+        event.detail = found
+        if found.targets:
+            event.target = found.targets[0].id
 
-    def _sts(self, event: Event, record: _Record, caller: _Caller) -> None:
+    def _sts(self, event: Event, record: Record, caller: _Caller) -> None:
         """A mint: the key it issues, the role, the session's name and the CI run that stands in it."""
-        asked_raw, answer_raw = bytes(record.requestParameters), bytes(record.responseElements)
-        asked = self._sts_asked(asked_raw) if asked_raw else None
-        answer = self._sts_answer(answer_raw) if answer_raw else None
+        asked_raw, answer_raw = record.requestParameters, record.responseElements
+        asked = self._sts_asked(asked_raw) if asked_raw is not EMPTY else None
+        answer = self._sts_answer(answer_raw) if answer_raw is not EMPTY else None
         call = event.shape.action.name.partition(":")[2]
         detail = Detail(
             mfa=caller.mfa, linked=record.sharedEventID, subject=caller.subject, issuer=caller.provider, grant=_GRANTS.get(call, call)
@@ -487,7 +386,7 @@ class CloudTrail:
         event.shape = self.intern.shape(SLUG, action, old.actor, old.origin, old.agent, old.error, silent=old.silent, account=old.account)
 
     @staticmethod
-    def _console(detail: Detail, params: dict[str, Any], call: str, record: _Record, response: dict[str, Any]) -> None:
+    def _console(detail: Detail, params: dict[str, Any], call: str, record: Record, response: dict[str, Any]) -> None:
         extra = _object(record.additionalEventData)
         detail.interactive = call in ("ConsoleLogin", "SwitchRole")
         detail.grant = "login"

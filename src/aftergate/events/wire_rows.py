@@ -1,0 +1,83 @@
+"""The rows that wire.py sends, as msgspec writes and reads them: arrays without names."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from aftergate.vocabulary import Detail
+
+
+class ShapeRow(Struct, array_like=True, gc=False):
+    source: str
+    action: int
+    actor: int
+    origin: int
+    agent: int
+    error: str | None
+    client: str | None
+    client_name: str | None
+    resource: str | None
+    device: str | None
+    silent: str | None
+    account: str | None
+
+
+class ActionRow(Struct, array_like=True, gc=False):
+    source: str
+    name: str
+    kind: str
+    service: str
+    klass: str
+    tags: tuple[str, ...]
+
+
+class ActorRow(Struct, array_like=True, gc=False):
+    id: str
+    names: tuple[str, ...]
+    kind: str
+    account: str | None
+    display: str | None
+    role: str | None
+    first_party: bool
+
+
+class OriginRow(Struct, array_like=True, gc=False, frozen=True):
+    ip: str | None
+    net: str
+    asn: int | None
+    asn_name: str | None
+    network: str
+    provider: str | None
+    country: str | None
+    trustworthy: bool
+    basis: str
+
+
+class AgentRow(Struct, array_like=True, gc=False):
+    raw: str
+    family: str
+    kind: str
+    os: str | None
+    version: str | None
+
+
+class Batch(Struct, array_like=True):
+    actions: list[ActionRow]
+    actors: list[ActorRow]
+    origins: list[OriginRow]
+    agents: list[AgentRow]
+    shapes: list[ShapeRow]
+    # one column for each field of Event; None where every event has the default
+    time: list[int]
+    id: list[str]
+    shape: list[int]
+    texts: list[str | None]  # what credential, session and target number; 0 is none
+    credential: list[int] | None
+    session: list[int] | None
+    target: list[int] | None
+    size: list[int] | None
+    known_at: list[int] | None
+    part: list[int] | None
+    details: list[Detail | None]  # what `detail` numbers; 0 is none
+    detail: list[int] | None
+    token: list[str | None] | None
