@@ -53,12 +53,34 @@ help:
 	@$(PIP) install --no-deps --no-build-isolation --force-reinstall .
 	@touch $@
 
-# A browser for the tests of the report page: the one on the path, else Debian's.
+# A browser for the tests of the pages: the one on the path, else Debian's.
 .venv/.browser: .venv/.made
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
-	  else echo 'no chromium on the PATH: install it to run the tests of the report page' >&2; exit 1; fi; }
+	  else echo 'no chromium on the PATH: install it to run the tests of the pages' >&2; exit 1; fi; }
+	@touch $@
+
+# Peers that only the tests use: an OpenID provider, an OAuth client, a checker of accessibility (npm), and Go's own verifier of logs (Debian).
+# Node older than 20, as Debian 12 has it, gets a newer one from npm beside the packages.
+NODE := oidc-provider@9.13.3 oauth4webapi@3.8.8 axe-core@4.14.1
+PEER_PATH := $(CURDIR)/.venv/node/node_modules/.bin
+APT := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+NPM := npm install --silent --no-audit --no-fund --no-package-lock --prefix .venv/node
+.venv/.peers: .venv/.made Makefile
+	@may() { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; }; \
+	command -v npm >/dev/null || { if may; then { $(APT) nodejs npm >/dev/null; }; fi; }; \
+	command -v npm >/dev/null || { echo 'no npm on the PATH: install Node.js to run the tests against other OAuth software' >&2; exit 1; }; \
+	new=''; [ "$$(node -p 'parseInt(process.versions.node)')" -ge 20 ] || new='node@22.23.3'; \
+	$(NPM) $(NODE) $$new; \
+	if ! command -v go >/dev/null || [ ! -d /usr/share/gocode/src/golang.org/x/mod ]; then \
+	  if may; then { $(APT) golang-go golang-golang-x-mod-dev >/dev/null; }; else echo 'no Go with x/mod: its check of our log is left out'; fi; fi
+	@touch $@
+
+# What only the benchmarks use: a load generator (Debian) and a peer (npm).
+.venv/.bench: .venv/.peers
+	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { $(APT) wrk >/dev/null; }; } || { echo 'no wrk on the PATH: install it to measure' >&2; exit 1; }
+	@$(NPM) @cerbos/cerbos-linux-x64@0.55.0
 	@touch $@
 
 demo: .venv/.installed
@@ -68,10 +90,11 @@ demo: .venv/.installed
 	@echo 'Next:'
 	@echo '  .venv/bin/aftergate scan YOUR-LOGS --report report.html'
 	@echo '  .venv/bin/aftergate scan demo/logs --findings findings.jsonl --summary summary.json'
+	@echo '  .venv/bin/aftergate serve        decisions on live trust, approvals, tasks: docs/walkthrough.md'
 	@echo '  .venv/bin/aftergate --help'
 
-test: .venv/.dev .venv/.installed .venv/.browser
-	@$(BIN)/python -m pytest -n $(JOBS)
+test: .venv/.dev .venv/.installed .venv/.browser .venv/.peers
+	@PATH="$(PEER_PATH):$$PATH" $(BIN)/python -m pytest -n $(JOBS)
 
 check: .venv/.dev .venv/.installed
 	$(BIN)/ruff format --check .
@@ -83,7 +106,7 @@ check: .venv/.dev .venv/.installed
 quality: .venv/.dev .venv/.installed
 	@$(BIN)/python quality/run.py --jobs $(JOBS)
 
-bench: .venv/.dev .venv/.installed
+bench: .venv/.dev .venv/.installed .venv/.bench
 	$(BIN)/python bench/run.py
 
 clean:

@@ -14,6 +14,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 KEY = "test-key-of-all-scopes-0123456789"
 NOTHING = "a-key-without-any-right-98765"  # tests give it the scope `metrics` only
@@ -77,7 +78,7 @@ class Server:
         self.process.kill()
         self.process.wait(20)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self.start() if self.process is None else self
 
     def __exit__(self, *_: object) -> None:

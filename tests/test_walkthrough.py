@@ -31,7 +31,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     programs = folder / "bin"
     programs.mkdir()
     (programs / "aftergate").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m aftergate.cli.main "$@"\n')
-    (programs / "aftergate").chmod(0o755)
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
     port = free_port()
     env = {
         **os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "COLUMNS": "200", "NO_COLOR": "1",

@@ -497,3 +497,26 @@ def test_no_answer_holds_what_was_sent_as_a_secret(api: Api) -> None:
         assert secret not in answer.text
         assert "c2VjcmV0" not in answer.text
     assert json.dumps(api.shop.records()).count("c2VjcmV0") == 0
+
+
+def test_a_batch_goes_no_further_than_its_task_lives(api: Api) -> None:
+    """What an agent tries in one message counts for the next one of the same body."""
+    task = api.task(tools=["search"], actions=[], server=MCP, floor=45)
+    token = api.token(task, audience=MCP).json()["access_token"]
+    batch = [call("search", 1), call("wipe", 2), call("wipe", 3), call("wipe", 4), call("search", 5), {"jsonrpc": "2.0", "id": 6, "method": "ping"}]
+    many = api("POST", "/v1/mcp/evaluation", json={"token": token, "server": MCP, "message": batch}).json()["evaluations"]
+    assert [each["decision"] for each in many] == [True, False, False, False, False, False]
+    assert many[4]["context"]["reason"] == "invalid_token"
+    assert many[4]["context"]["jsonrpc"]["id"] == 5
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_naming_an_approval_does_not_let_a_proof_come_twice(api: Api, agent: dict[str, Any], batch: bool) -> None:
+    url = URL + "/v1/mcp/evaluation"
+    proof = api.proof(url)
+    message = call("search")
+    body = {"token": agent["token"], "server": MCP, "message": [message] if batch else message, "approval": {"id": "apr_none"}}
+    assert api("POST", "/v1/mcp/evaluation", json=body, headers={"dpop": proof}).status_code == 200
+    again = api("POST", "/v1/mcp/evaluation", json=body, headers={"dpop": proof})
+    assert again.status_code == 400
+    assert again.json()["error"] == "invalid_dpop_proof"

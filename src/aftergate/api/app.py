@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import chain, count
 from typing import Any, Final
 
 import structlog
@@ -15,7 +15,7 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 
-from aftergate.api.auth import Caller, Failures, Refused, guard, plain
+from aftergate.api.auth import ONCE, Caller, Failures, Refused, guard, plain
 from aftergate.api.evaluate import PATH, Evaluate
 from aftergate.api.limits import HEADER_BYTES, Bounded, Patience, StrictRequest, refuse_length
 from aftergate.api.metrics import Metrics
@@ -93,10 +93,10 @@ class Outer:
         self._metrics = metrics
         self._proxied = bool(core.proxies) and not core.settings.tls_certificate
         self._strict = core.url.startswith("https://")
-        self._raw: dict[tuple[str, str], App] = {("POST", PATH): Evaluate(core, failures)}
+        self._evaluate = Evaluate(core, failures)
         self._limit = core.settings.body_limit_b
         self._patience = Patience()
-        # What every answer of the raw routes carries: they set neither of the two.
+        # What every decision carries: it sets neither of the two itself.
         self._always = [*HEADERS, QUIET, CLOSED, *([STRICT] if self._strict else [])]
         self._log = structlog.get_logger("aftergate.access")
         self._boot = secrets.token_hex(4)
@@ -107,64 +107,84 @@ class Outer:
             await self._inner(scope, receive, send)
             return
         began = time.perf_counter()
+        headers = scope["headers"]
+        once = dict(headers)
         refused: Refused | None = None
-        given = b""
-        size = 0
-        for name, value in scope["headers"]:
-            size += len(name) + len(value)
-            if name == b"x-request-id":
-                given = value
-            elif name == b"content-length":
-                refused = refused or refuse_length(value, self._limit)
+        if len(once) == len(headers):
+            scope[ONCE] = once
+            length = once.get(b"content-length")
+            refused = None if length is None else refuse_length(length, self._limit)
+        else:
+            for name, value in headers:
+                if name == b"content-length":
+                    refused = refused or refuse_length(value, self._limit)
         if self._proxied and refused is None and scope["path"] not in PROBES:
             why = plain(self._core, scope)
             refused = Refused(403, why) if why else None
-        if size > HEADER_BYTES:
+        if sum(map(len, chain.from_iterable(headers))) > HEADER_BYTES:
             refused = Refused(431, "the request's headers are larger than this server takes")
-        known = bool(given) and REQUEST_ID.fullmatch(given) is not None
+        given = once.get(b"x-request-id", b"")
+        known = given and REQUEST_ID.fullmatch(given) is not None
         request_id = given.decode("ascii") if known else f"{self._boot}-{next(self._numbers)}"
+        method: str = scope["method"]
+        scope.setdefault("state", {})["request_id"] = request_id
+        request_id_now.set(request_id)
+        if refused is None and method == "POST" and scope["path"] == PATH:
+            await self._decide(scope, receive, send, request_id, began)
+        else:
+            await self._pass_on(scope, receive, send, request_id, began, refused)
+
+    async def _decide(self, scope: Scope, receive: Receive, send: Send, request_id: str, began: float) -> None:
+        """The one route that is asked before every sensitive step: no framework and no layer around its messages."""
+        status = 500
+        try:
+            status, body, headers = await self._evaluate(scope, receive)
+            headers += self._always
+            headers.append((b"x-request-id", request_id.encode("ascii")))
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        finally:
+            self._count(scope, "POST", PATH, status, began)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, request_id: str, began: float, refused: Refused | None) -> None:
         method: str = scope["method"]
         head = method == "HEAD"
         if head:  # as GET, without the body (RFC 9110, 9.3.2)
             scope["method"] = "GET"
-        scope.setdefault("state", {})["request_id"] = request_id
-        request_id_now.set(request_id)
         status = 500
 
         async def answer(message: dict[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given_headers = message.get("headers", ())
-                if raw is not None:
-                    message["headers"] = [*given_headers, *self._always, (b"x-request-id", request_id.encode("ascii"))]
-                else:
-                    message["headers"] = self._headers(list(given_headers), request_id)
+                message["headers"] = self._headers(list(message.get("headers", ())), request_id)
             elif head:
                 message = {**message, "body": b""}
             await send(message)
 
-        raw = self._raw.get((method, scope["path"]))
         try:
             if refused is not None:
                 await _refuse(answer, refused)
             else:
-                await (raw or self._inner)(scope, Bounded(receive, self._limit, self._patience), answer)
+                await self._inner(scope, Bounded(receive, self._limit, self._patience), answer)
         finally:
-            route = PATH if raw is not None else scope.get("path_template") or NOWHERE
-            seconds = time.perf_counter() - began
-            self._metrics.request(method if route != NOWHERE else "", route, status, seconds)
-            # INVARIANT: the route's form, never the path or the query as they came: either may hold a secret.
-            if route not in COUNTED or status >= 400:
-                caller = scope["state"].get("caller")
-                self._log.info(
-                    "request",
-                    method=method[:16],
-                    route=route,
-                    status=status,
-                    ms=round(seconds * 1000, 1),
-                    caller=caller.id if caller else "",
-                )
+            asked = method == "POST" and scope["path"] == PATH
+            self._count(scope, method, PATH if asked else scope.get("path_template") or NOWHERE, status, began)
+
+    def _count(self, scope: Scope, method: str, route: str, status: int, began: float) -> None:
+        seconds = time.perf_counter() - began
+        self._metrics.request(method if route != NOWHERE else "", route, status, seconds)
+        # INVARIANT: the route's form, never the path or the query as they came: either may hold a secret.
+        if route not in COUNTED or status >= 400:
+            caller = scope["state"].get("caller")
+            self._log.info(
+                "request",
+                method=method[:16],
+                route=route,
+                status=status,
+                ms=round(seconds * 1000, 1),
+                caller=caller.id if caller else "",
+            )
 
     def _headers(self, headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
         present = {name.lower() for name, _ in headers}

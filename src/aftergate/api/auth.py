@@ -24,6 +24,8 @@ OWN: Final = "own"  # opt={"scope": OWN}: the handler asks for a credential itse
 COOKIE: Final = "aftergate_session"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 ADDRESSES: Final = 20_000
+ONCE: Final = "aftergate.once"  # of a scope: its headers by name, if no name came twice (`aftergate.api.app`)
+ACTORS: Final = {"key": "api-key", "token": "client", "person": "person"}
 NOTHING_GIVEN: Final = "no key or token was given: send `Authorization: Bearer ...`"
 
 
@@ -38,7 +40,7 @@ class Caller(Struct, frozen=True):
     name: str = ""
 
     def actor(self) -> Actor:
-        return Actor({"key": "api-key", "token": "client", "person": "person"}[self.kind], self.id)
+        return Actor(ACTORS[self.kind], self.id)
 
 
 class Refused(Exception):
@@ -140,6 +142,10 @@ def header(scope: Any, name: bytes) -> str:
 
     Raises: Refused (400), if it came twice: which of the two counts would be a guess.
     """
+    once = scope.get(ONCE)
+    if once is not None:
+        held: bytes = once.get(name, b"")
+        return held.decode("latin-1")
     values = [value for key, value in scope["headers"] if key == name]
     if len(values) > 1:
         raise Refused(400, f"the header `{name.decode()}` came more than once")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
-from aftergate.api.auth import Caller, Failures, Refused, allow, authenticate, header
+from aftergate.api.auth import ONCE, Caller, Failures, Refused, allow, authenticate, header
 from aftergate.api.certificates import client_thumbprint
+from aftergate.api.limits import Patience
+from aftergate.authz.answer import wire
 from aftergate.authz.errors import BadRequest
 from aftergate.authz.wire import parse_evaluation
-from aftergate.service.decisions import Answer, Asker
+from aftergate.service.decisions import Answer, Asker, Known
 from aftergate.stores.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -31,61 +33,75 @@ DEFECT: Final = "an internal error; the server's log has it under this request's
 _ENCODE = msgspec.json.Encoder().encode
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+Reply = tuple[int, bytes, Headers]
 
 
 class Evaluate:
-    """A raw ASGI application for the one path. Errors are a message string in JSON, as AuthZEN asks."""
+    """The answer to a request for the one path. Errors are a message string in JSON, as AuthZEN asks."""
 
     def __init__(self, core: Core, failures: Failures) -> None:
         self._core = core
         self._failures = failures
-        self._parse = partial(parse_evaluation, max_bytes=core.settings.body_limit_b, max_depth=core.settings.depth_limit)
+        self._limit = core.settings.body_limit_b
+        self._patience = Patience()
+        self._proxied = bool(core.settings.trusted_proxies)
         # The same bytes are the same request, which nobody writes into. Faults are not remembered.
-        self._parsed = lru_cache(maxsize=REMEMBERED)(self._parse)
+        self._known = lru_cache(maxsize=REMEMBERED)(self._parse)
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    def _parse(self, body: bytes) -> Known:
+        """Raises: BadRequest."""
+        settings = self._core.settings
+        return Known(parse_evaluation(body, max_bytes=settings.body_limit_b, max_depth=settings.depth_limit), body)
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive) -> Reply:
+        """Raises nothing but what ends the task."""
         try:
-            caller = await self._caller(scope)
+            caller = await self._caller(scope) if self._core.settings.caller_issuer else self._key(scope)
             json_only(scope)
-            body = await _read(receive)
-            request = self._parsed(body) if len(body) <= LONGEST_REMEMBERED else self._parse(body)
-            asker = asker_of(self._core, caller, scope)
+            body = await self._patience.body(receive, self._limit)
+            known = self._known(body) if len(body) <= LONGEST_REMEMBERED else self._parse(body)
             decider = self._core.decider
             while decider.log.crowded:  # noqa: ASYNC110  the writer needs the interpreter, not a message: this gives it its turn
                 await asyncio.sleep(0.005)
-            if decider.is_plain(request):
-                answer = decider.answer_plain(request, asker, body)
-                if answer.durable is not None:
-                    await asyncio.wrap_future(answer.durable)
-            else:
-                answer = await asyncio.to_thread(decider.evaluate, request, asker, body)
-            await _send(send, 200, _ENCODE(wire_of(answer)))
+            if known.plain:
+                # What proves that the caller holds a key is for approvals; here only what comes with it in a wrong form is refused.
+                once = not self._proxied and scope.get(ONCE) is not None
+                asker = Asker(caller.id, caller.actor(), scope["state"]["request_id"]) if once else asker_of(self._core, caller, scope)
+                told, durable = decider.told(known, asker)
+                if durable is not None:
+                    await asyncio.wrap_future(durable)
+                return _reply(200, told)
+            answer = await asyncio.to_thread(decider.evaluate, known.request, asker_of(self._core, caller, scope), body)
+            return _reply(200, _ENCODE(wire_of(answer)))
         except BadRequest as error:
-            await _send(send, 400, _ENCODE(error.message))
+            return _reply(400, _ENCODE(error.message))
         except Refused as error:
             extra = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
-            await _send(send, error.status, _ENCODE(error.message), extra)
+            return _reply(error.status, _ENCODE(error.message), extra)
         except StoreUnavailable as error:
             log.error("no decision", problem=error.message)  # noqa: TRY400  no trace: the database is away, not the code wrong
-            await _send(send, 503, _ENCODE(UNAVAILABLE), [(b"retry-after", b"2")])
+            return _reply(503, _ENCODE(UNAVAILABLE), [(b"retry-after", b"2")])
         except Exception:
             log.exception("no decision")
-            await _send(send, 500, _ENCODE(DEFECT))
+            return _reply(500, _ENCODE(DEFECT))
 
-    async def _caller(self, scope: dict[str, Any]) -> Caller:
-        if self._core.settings.caller_issuer:
-            # An access token may need the issuer's keys: that is not waited for on the event loop.
-            caller = await asyncio.to_thread(authenticate, self._core, self._failures, scope)
-        else:
-            caller = authenticate(self._core, self._failures, scope)
+    def _key(self, scope: dict[str, Any]) -> Caller:
+        caller = authenticate(self._core, self._failures, scope)
         allow(caller, SCOPE)
         return caller
+
+    async def _caller(self, scope: dict[str, Any]) -> Caller:
+        # An access token may need the issuer's keys: that is not waited for on the event loop.
+        return await asyncio.to_thread(self._key, scope)
 
 
 def json_only(scope: Any) -> None:
     """Raises: BadRequest, unless the body is said to be JSON (in UTF-8, where a charset is named)."""
-    kind, _, parameters = header(scope, b"content-type").partition(";")
+    said = header(scope, b"content-type")
+    if said == "application/json":
+        return
+    kind, _, parameters = said.partition(";")
     if kind.strip().lower() != "application/json":
         raise BadRequest("the content type must be application/json")
     name, _, value = parameters.partition("=")
@@ -104,23 +120,9 @@ def asker_of(core: Core, caller: Caller, scope: Any, batch: str = "") -> Asker:
 
 def wire_of(answer: Answer) -> dict[str, Any]:
     """The answer as AuthZEN writes it."""
-    return {"decision": answer.allowed, "context": answer.context} if answer.context else {"decision": answer.allowed}
+    return wire(answer.allowed, answer.context)
 
 
-async def _read(receive: Receive) -> bytes:
-    """The body; `receive` itself refuses one that is too long or too slow (`aftergate.api.limits`). Raises: BadRequest, if the caller went away."""
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise BadRequest("the request ended early")
-        part = message.get("body", b"")
-        if not message.get("more_body"):
-            return b"".join([*parts, part]) if parts else part
-        parts.append(part)
-
-
-async def _send(send: Send, status: int, body: bytes, extra: list[tuple[bytes, bytes]] | None = None) -> None:
-    headers = [JSON, (b"content-length", b"%d" % len(body)), *(extra or ())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _reply(status: int, body: bytes, extra: Headers | None = None) -> Reply:
+    headers = [JSON, (b"content-length", b"%d" % len(body))]
+    return status, body, [*headers, *extra] if extra else headers

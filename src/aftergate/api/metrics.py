@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -19,32 +21,64 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+BOUNDS: Final = (*map(str, SECONDS), "+Inf")
 OUTCOMES: Final = ("permit", "deny", "step_up", "approval")
 
 
-class Metrics:
-    """One server process's numbers. A request costs two additions: routes and statuses keep their counters once made."""
+class Tally:
+    """How often one method, route and status was answered, and in what time."""
+
+    __slots__ = ("buckets", "created", "method", "route", "seconds", "status")
+
+    def __init__(self, method: str, route: str, status: int) -> None:
+        self.method = method
+        self.route = route
+        self.status = status
+        self.buckets = [0] * (len(SECONDS) + 1)  # not summed up; the last is what took longer than all of them
+        self.seconds = 0.0
+        self.created = time.time()  # noqa: TID251  as prometheus_client does: by it a restart is known from a counter that went back
+
+
+class Metrics(Collector):
+    """One server process's numbers. A request costs a look into a table and two additions; Prometheus's own objects are made when it asks."""
 
     def __init__(self, core: Core) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter("aftergate_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry)
-        self._seconds = Histogram(
-            "aftergate_request_seconds", "Time to answer a request.", ["route"], buckets=SECONDS, registry=self._registry
-        )
         self._refused = Counter("aftergate_refused", "Callers not let in, by status.", ["status"], registry=self._registry)
-        self._held: dict[tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
+        self._held: dict[tuple[str, str, int], Tally] = {}
+        self._registry.register(self)
         self._registry.register(Parts(core))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """`route` is a route's form (`/v1/findings/{id}`), never a path as it came: there are only so many of them."""
         held = self._held.get((method, route, status))
         if held is None:
-            held = (self._requests.labels(method, route, str(status)).inc, self._seconds.labels(route).observe)
-            self._held[method, route, status] = held
-        held[0]()
-        held[1](seconds)
+            held = self._held[method, route, status] = Tally(method, route, status)
+        held.buckets[bisect_left(SECONDS, seconds)] += 1
+        held.seconds += seconds
         if status in {401, 403, 429}:
             self._refused.labels(str(status)).inc()
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("aftergate_requests", "Requests answered.", labels=["method", "route", "status"])
+        routes: dict[str, list[Tally]] = {}
+        for held in list(self._held.values()):
+            requests.add_metric([held.method, held.route, str(held.status)], sum(held.buckets), held.created)
+            routes.setdefault(held.route, []).append(held)
+        yield requests
+        times = HistogramMetricFamily("aftergate_request_seconds", "Time to answer a request.", labels=["route"])
+        for route, tallies in routes.items():
+            total = 0
+            buckets = []
+            for bound, *counts in zip(BOUNDS, *(held.buckets for held in tallies), strict=True):
+                total += sum(counts)
+                buckets.append((bound, total))
+            times.add_metric([route], buckets, sum(held.seconds for held in tallies))
+            times.add_sample("aftergate_request_seconds_created", {"route": route}, min(held.created for held in tallies))
+        yield times
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
@@ -74,12 +108,11 @@ class Parts(Collector):
         yield _gauge("aftergate_open_findings", "Findings that live trust rests on.", core.trust.count)
         yield _gauge("aftergate_clock_behind_seconds", "How far the system clock lags behind the server's.", core.clock.behind_ms / 1000)
         yield _gauge("aftergate_keys", "API keys that may be used.", core.keys.usable(core.clock()))
-        if core.decider is not None:
-            decisions = CounterMetricFamily("aftergate_decisions", "Decisions by outcome.", labels=["outcome"])
-            for outcome in OUTCOMES:
-                decisions.add_metric([outcome], core.decider.counts[outcome])
-            yield decisions
-            yield _gauge("aftergate_decisions_waiting", "Decisions whose record is not written yet.", core.decider.log.waiting)
+        decisions = CounterMetricFamily("aftergate_decisions", "Decisions by outcome.", labels=["outcome"])
+        for outcome in OUTCOMES:
+            decisions.add_metric([outcome], core.decider.counts[outcome])
+        yield decisions
+        yield _gauge("aftergate_decisions_waiting", "Decisions whose record is not written yet.", core.decider.log.waiting)
         try:
             yield from self._stored()
         except AftergateError:
@@ -94,10 +127,9 @@ class Parts(Collector):
             for kind, state, count in outbox.counts(connection):
                 messages.add_metric([kind, state], count)
         yield messages
-        if core.audit is not None:
-            head = core.audit.head()
-            yield _gauge("aftergate_audit_records", "Records in the audit log.", head.size)
-            yield _gauge("aftergate_audit_lag_records", "Records that no signed checkpoint covers yet.", head.size - head.signed_size)
+        head = core.audit.head()
+        yield _gauge("aftergate_audit_records", "Records in the audit log.", head.size)
+        yield _gauge("aftergate_audit_lag_records", "Records that no signed checkpoint covers yet.", head.size - head.signed_size)
 
 
 def _gauge(name: str, words: str, value: float) -> Metric:

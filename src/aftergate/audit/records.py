@@ -42,7 +42,7 @@ RECORD_TYPES: Final = frozenset(
     admin.login admin.login.refused admin.logout
     admin.client.added admin.client.changed admin.client.removed
     admin.token_key.rotated admin.audit_key.rotated
-    admin.settings.changed admin.entities.changed admin.audit.exported admin.audit.restarted
+    admin.settings.changed admin.entities.changed admin.audit.exported admin.audit.restarted admin.message.retried
     findings.received findings.closed
     erasure heartbeat server.started server.stopped
 """.split()

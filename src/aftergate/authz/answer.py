@@ -54,6 +54,11 @@ def context_of(decision: Decision) -> dict[str, Any]:
     return made
 
 
+def wire(allowed: bool, context: dict[str, Any]) -> dict[str, Any]:
+    """An answer as AuthZEN writes it."""
+    return {"decision": allowed, "context": context} if context else {"decision": allowed}
+
+
 def version_of(digest: str) -> str:
     """The short form of a digest that people read."""
     return digest.removeprefix("sha256:")[:12]

@@ -66,11 +66,12 @@ class Snapshot:
     part of the question; those that none reads are not in it.
     """
 
-    __slots__ = ("entities", "policies", "remembered", "slicer")
+    __slots__ = ("entities", "mark", "policies", "remembered", "slicer")
 
     def __init__(self, policies: Policies, entities: EntityStore) -> None:
         self.policies = policies
         self.entities = entities
+        self.mark = object()  # by which an answer knows this snapshot without keeping it alive
         self.slicer = Slicer(policies, entities.action_ancestors)
         self.remembered = lru_cache(maxsize=REMEMBERED)(partial(_on_stored, policies, entities.handle, self.slicer))
 
@@ -175,6 +176,12 @@ def _decided(policies: Policies, slicer: Slicer, held: Slice, question: Question
         missing=missing,
         high_risk=high,
     )
+
+
+def reads_time(request: EvaluationRequest, snapshot: Snapshot) -> bool:
+    """Whether the answer may be another one at another time, all other facts being the same."""
+    subject, target = request.subject, request.resource
+    return snapshot.slicer.of((subject.type, subject.id), (ACTION, request.action.name), (target.type, target.id)).reads_time
 
 
 def ask(request: EvaluationRequest, held: Slice, snapshot: Snapshot, facts: Facts) -> Question:

@@ -35,6 +35,7 @@ SIGNATURE: Final = "aftergate-signature"
 TIMEOUT_S: Final = 5.0
 TRIES_MS: Final = (10_000, 60_000, 300_000, 1_800_000, 7_200_000)  # until the next try; after the last it is given up
 NAT64: Final = ip_network("64:ff9b::/96")
+EMBEDDING: Final = (ip_network("::/96"), ip_network("64:ff9b:1::/48"))  # RFC 4291 2.5.5.1 and RFC 8215: an IPv4 address inside, or a local translator
 Resolver = Callable[[str, int], list[str]]
 
 
@@ -61,7 +62,7 @@ def public(text: str) -> bool:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return public(str(inner))
-        if address.is_site_local:
+        if address.is_site_local or any(address in network for network in EMBEDDING):
             return False
     return address.is_global and not address.is_multicast and not address.is_unspecified
 

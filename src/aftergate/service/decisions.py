@@ -16,8 +16,8 @@ import structlog
 from msgspec import Struct
 
 from aftergate.audit.records import Actor, PolicyRef, Record
-from aftergate.authz.answer import context_of
-from aftergate.authz.decide import Decision, Snapshot, decide
+from aftergate.authz.answer import context_of, wire
+from aftergate.authz.decide import Decision, Snapshot, decide, reads_time
 from aftergate.authz.facts import Facts, TrustFacts, auth_facts, credential_facts
 from aftergate.authz.wire import EvaluationRequest
 from aftergate.events.clock import to_iso
@@ -26,12 +26,14 @@ from aftergate.service.identities import Identities
 from aftergate.service.policy_holder import Change, PolicyHolder, Sources
 from aftergate.service.proofs import LONGEST_MS, depends_on_proof, step_up_age_ms, take
 from aftergate.service.shadowing import Shadowing
+from aftergate.service.trust import UNTOUCHED, Standing
 
 if TYPE_CHECKING:
     from aftergate.service.core import Core
 
 log = structlog.get_logger("aftergate.decisions")
 SERVER: Final = Actor("server", "decisions")
+ID: Final = b'"evaluation_id":"'  # the first member of an answer's context
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -59,6 +61,48 @@ class Answer(Struct, frozen=True, gc=False):
     @property
     def allowed(self) -> bool:
         return self.decision.allowed
+
+
+class Known:
+    """A request that may come again: what is the same each time, and the last answer that rested on nothing but policies, entities and trust."""
+
+    __slots__ = ("agent", "credential", "credentials", "last", "plain", "raw", "request", "sessions", "steady", "untouched")
+
+    def __init__(self, request: EvaluationRequest, raw: bytes) -> None:
+        context = request.context
+        session, credential, agent = context.get("session_id"), context.get("credential_id"), context.get("agent")
+        self.request = request
+        self.raw = raw
+        self.plain = is_plain(request)
+        self.sessions = (session,) if isinstance(session, str) else ()
+        self.credentials = (credential,) if isinstance(credential, str) else ()
+        self.agent = agent if isinstance(agent, str) else None
+        self.credential = credential_facts(context.get("credential"), credential, 0)
+        self.steady = self.credential is None or "age_s" not in self.credential  # else it is older each time
+        self.untouched = trust_facts(UNTOUCHED, self)
+        self.last: Last | None = None
+
+
+class Last(Struct, frozen=True, gc=False):
+    """An answer that holds as long as snapshot and trust are these. `head` and `tail` are its JSON before and after the id; with no `tail` it has none."""
+
+    mark: object  # the snapshot's
+    trust: TrustFacts
+    decision: Decision
+    head: bytes
+    tail: bytes
+
+
+def is_plain(request: EvaluationRequest) -> bool:
+    """Whether nothing but memory is needed to answer: no approval to look up, no task, no proof that may be used once."""
+    context = request.context
+    return "approval" not in context and "auth" not in context and "task_id" not in context
+
+
+def trust_facts(held: Standing, known: Known) -> TrustFacts:
+    return TrustFacts(
+        held.identity, held.session if known.sessions else None, held.credential if known.credentials else None, held.findings
+    )
 
 
 class Decider:
@@ -95,33 +139,63 @@ class Decider:
 
     def facts(self, request: EvaluationRequest, now_ms: int, *, approval: dict[str, Any] | None = None) -> Facts:
         """What is known about whom a request is about. Reads memory only, unless the request names a task."""
+        known = self._facts(Known(request, b""), now_ms)
         context = request.context
-        session, credential = context.get("session_id"), context.get("credential_id")
-        trust: TrustFacts | None = None
-        view = self._core.trust
-        if view.fresh:
-            sessions = (session,) if isinstance(session, str) else ()
-            credentials = (credential,) if isinstance(credential, str) else ()
-            names = self.identities.of(request.subject.id)
-            agent = context.get("agent")
-            if isinstance(agent, str):  # who acts for the subject (COAZ): what either did counts
-                names += self.identities.of(agent)
-            held = view.of(names, sessions, credentials, now_ms)
-            trust = TrustFacts(held.identity, held.session if sessions else None, held.credential if credentials else None, held.findings)
         task = context.get("task_id")
         return Facts(
             now_ms,
-            trust,
-            credential=credential_facts(context.get("credential"), credential, now_ms),
+            known.trust,
+            credential=known.credential,
             auth=auth_facts(context.get("auth"), now_ms),
             task=self._core.tasks.live(task, request, now_ms) if isinstance(task, str) and self._core.tasks is not None else None,
             approval=approval,
         )
 
-    def is_plain(self, request: EvaluationRequest) -> bool:
-        """Whether nothing but memory is needed to answer: no approval to look up, no task, no proof that may be used once."""
+    def _facts(self, known: Known, now_ms: int) -> Facts:
+        """Those of a plain request."""
+        trust: TrustFacts | None = None
+        view = self._core.trust
+        request = known.request
+        if view.fresh_at(now_ms):
+            names = self.identities.of(request.subject.id)
+            if known.agent is not None:  # who acts for the subject (COAZ): what either did counts
+                names += self.identities.of(known.agent)
+            held = view.of(names, known.sessions, known.credentials, now_ms)
+            trust = known.untouched if held is UNTOUCHED else trust_facts(held, known)
+        if known.steady:
+            return Facts(now_ms, trust, known.credential)
         context = request.context
-        return "approval" not in context and "auth" not in context and "task_id" not in context
+        return Facts(now_ms, trust, credential_facts(context.get("credential"), context.get("credential_id"), now_ms))
+
+    def told(self, known: Known, asker: Asker) -> tuple[bytes, Future[None] | None]:
+        """The body of the answer to a plain request, and what to wait for before it may be sent (`Answer.durable`). Never blocks.
+
+        Raises: StoreUnavailable: then there is no answer.
+        """
+        now_ms = self._core.clock()
+        snapshot = self.live.snapshot
+        request = known.request
+        facts = self._facts(known, now_ms)
+        last = known.last
+        if last is None or last.mark is not snapshot.mark or last.trust != facts.trust:
+            decision = decide(request, snapshot, facts)
+            last = known.last = self._last(request, snapshot, facts.trust, decision)
+        else:
+            decision = last.decision
+        made = self._id()
+        durable = self._noted(Decided(made, now_ms, asker.actor, request, facts, decision, known.raw, asker.request_id))
+        if last is None:
+            return _ENCODE(wire(decision.allowed, self._context(made, request, asker, decision, now_ms))), durable
+        return (last.head + made.encode() + last.tail if last.tail else last.head), durable
+
+    def _last(self, request: EvaluationRequest, snapshot: Snapshot, trust: TrustFacts | None, decision: Decision) -> Last | None:
+        """The answer to keep. None: what decides may be other the next time, or the answer offers to ask for an approval of this moment."""
+        if trust is None or decision.outcome == "approval" or reads_time(request, snapshot):
+            return None
+        if self._short and decision.outcome in {"permit", "deny"}:
+            return Last(snapshot.mark, trust, decision, _ENCODE(wire(decision.allowed, {})), b"")
+        head, found, tail = _ENCODE(wire(decision.allowed, {"evaluation_id": "", **context_of(decision)})).partition(ID)
+        return Last(snapshot.mark, trust, decision, head + found, tail)
 
     def answer_plain(self, request: EvaluationRequest, asker: Asker, raw: bytes) -> Answer:
         """The answer to a plain request, noted or on its way into the log. Never blocks.
@@ -139,7 +213,7 @@ class Decider:
         Raises: StoreUnavailable: then there is no answer.
         """
         raw = _ENCODE(request) if raw is None else raw
-        if self.is_plain(request):
+        if is_plain(request):
             return settled(self.answer_plain(request, asker, raw))
         now_ms = self._core.clock()
         snapshot = self.live.snapshot
@@ -154,7 +228,7 @@ class Decider:
         return self._consuming(request, asker, raw, facts, decision, now_ms, presentation if holds else None, relies=relies)
 
     def _presented(self, request: EvaluationRequest, asker: Asker, now_ms: int) -> Any:
-        if "approval" not in request.context or self._core.approvals is None:
+        if "approval" not in request.context:
             return None
         from aftergate.authz.transactions.binding import Presented
 
@@ -187,7 +261,7 @@ class Decider:
                     used = self._core.approvals.consume(connection, presentation, now_ms, evaluation_id=made, actor=asker.actor)
                     records, extra = used.records, used.context
                     more = {"approval": used.approval, "transaction": used.transaction}
-                    refusal = None if used.taken else (used.reason, used.detail)
+                    refusal = None if used.taken else (used.reason or "approval_unverifiable", used.detail)
                 if refusal is None:
                     keep_ms = step_up_age_ms(request, self.live.snapshot) or LONGEST_MS
                     if relies and not take(self._core.db, connection, request, asker.batch, keep_ms, now_ms):
@@ -213,20 +287,23 @@ class Decider:
 
     def _recorded(self, request: EvaluationRequest, asker: Asker, raw: bytes, facts: Facts, decision: Decision, now_ms: int) -> Answer:
         made = self._id()
-        self.counts[decision.outcome] += 1
-        decided = Decided(made, now_ms, asker.actor, request, facts, decision, raw, asker.request_id)
-        durable = None
-        if decision.high_risk or decision.errors:
-            durable = self.log.kept(decided)
-        else:
-            self.log.note(decided)
+        durable = self._noted(Decided(made, now_ms, asker.actor, request, facts, decision, raw, asker.request_id))
         return Answer(made, decision, self._context(made, request, asker, decision, now_ms), durable)
+
+    def _noted(self, decided: Decided) -> Future[None] | None:
+        """On its way into the log. Raises: StoreUnavailable: then it must not be answered."""
+        decision = decided.decision
+        self.counts[decision.outcome] += 1
+        if decision.high_risk or decision.errors:
+            return self.log.kept(decided)
+        self.log.note(decided)
+        return None
 
     def _context(self, id_: str, request: EvaluationRequest, asker: Asker, decision: Decision, now_ms: int, **extra: Any) -> dict[str, Any]:
         if self._short and not extra and decision.outcome in {"permit", "deny"}:
             return {}
         made = {"evaluation_id": id_, **context_of(decision), **extra}
-        if decision.outcome == "approval" and self._core.approvals is not None:
+        if decision.outcome == "approval":
             offer = self._core.approvals.offer(request, decision, now_ms, evaluation_id=id_, caller=asker.id)
             if offer is not None:
                 made["evaluated_at"] = to_iso(now_ms)

@@ -57,7 +57,11 @@ class TrustView:
 
     @property
     def fresh(self) -> bool:
-        return self._at_ms >= 0 and self._clock() - self._at_ms <= self._stale_ms
+        return self.fresh_at(self._clock())
+
+    def fresh_at(self, now_ms: int) -> bool:
+        """`fresh`, for who has just read the clock."""
+        return self._at_ms >= 0 and now_ms - self._at_ms <= self._stale_ms
 
     @property
     def age_ms(self) -> int:
@@ -92,9 +96,10 @@ class TrustView:
     ) -> Standing:
         """How identity, session and credential stand (each under any of its ids)."""
         index = self._index
-        touched = {f.id: f for names in (identity, session, credential) for name in names for f in index.get(name, ())}
-        if not touched:
+        # Of most nobody has found anything, and then this is all that it costs.
+        if index.keys().isdisjoint(identity) and index.keys().isdisjoint(session) and index.keys().isdisjoint(credential):
             return UNTOUCHED
+        touched = {f.id: f for names in (identity, session, credential) for name in names for f in index.get(name, ())}
         return standing(identity, session, credential, touched.values(), self._clock() if at_ms is None else at_ms, self._half_lives)
 
     def read(

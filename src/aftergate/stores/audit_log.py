@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -20,14 +20,12 @@ from aftergate.audit.proof import TlogProof
 from aftergate.audit.records import PERSONAL_TYPES, SALT_BYTES, Actor, Record, seal
 from aftergate.audit.tiles import subtrees
 from aftergate.errors import ConfigError
+from aftergate.settings import Settings
 from aftergate.stores.audit_reading import Head, Tables, read_head, refolded
 from aftergate.stores.audit_signer import SignerFiles, origins_of
 from aftergate.stores.database import Database
 from aftergate.stores.errors import LogRefused
 from aftergate.stores.tables.audit import audit_beside, audit_checkpoints, audit_head, audit_leaves, audit_nodes, audit_personal, audit_refs
-
-if TYPE_CHECKING:
-    from aftergate.service.core import Core
 
 SKEW_MS: Final = 1_000
 RESTORE: Final = (
@@ -67,17 +65,16 @@ class AuditLog:
         self.skew_ms = 0  # how far the clock was behind the log at the last append
 
     @classmethod
-    def open(cls, core: Core) -> AuditLog:
-        """The log of a server. Raises: ConfigError, StoreUnavailable."""
-        settings = core.settings
-        folder = core.data / "audit"
+    def open(cls, settings: Settings, database: Database, clock: Callable[[], int], url: str) -> AuditLog:
+        """The log of a server that is reached at `url`. Raises: ConfigError, StoreUnavailable."""
+        folder = Path(settings.data) / "audit"
         origin = (
             settings.audit_origin
             or next(iter(origins_of(folder)), "")
-            or f"{urlsplit(core.url).hostname or 'localhost'}/aftergate/{secrets.token_hex(4)}"
+            or f"{urlsplit(url).hostname or 'localhost'}/aftergate/{secrets.token_hex(4)}"
         )
         return cls.at(
-            core.db, folder, origin, core.clock, checkpoint_ms=settings.checkpoint_s * 1000, heartbeat_ms=settings.heartbeat_s * 1000
+            database, folder, origin, clock, checkpoint_ms=settings.checkpoint_s * 1000, heartbeat_ms=settings.heartbeat_s * 1000
         )
 
     @classmethod

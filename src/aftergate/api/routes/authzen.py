@@ -167,10 +167,13 @@ def _search(core: Any, caller: Caller, asked: Any) -> dict[str, Any]:
 
 
 def _facts_of(decider: Any, now_ms: int) -> Callable[[EvaluationRequest], Facts]:
-    """Facts by subject: the rest of a search's request is the same for all candidates."""
+    """Facts by subject: the rest of a search's request is the same for all candidates. What a task covers depends on all of it."""
     held: dict[str, Facts] = {}
 
     def facts(request: EvaluationRequest) -> Facts:
+        if "task_id" in request.context:
+            made: Facts = decider.facts(request, now_ms)
+            return made
         found = held.get(request.subject.id)
         if found is None:
             found = held[request.subject.id] = decider.facts(request, now_ms)
@@ -192,10 +195,9 @@ def metadata(core: Any, request: Call) -> Response[dict[str, Any] | None]:
         **{f"search_{kind}_endpoint": core.url + path for kind, path in SEARCH.items()},
         "supported_obligations": list(answering.SUPPORTED_OBLIGATIONS),
     }
-    if core.approvals is not None:
-        made["access_request_endpoint"] = core.url + REQUESTS
-        made["jwks_uri"] = core.url + "/oauth/jwks"
-        made["capabilities"] = ["urn:openid:authzen:capability:access-request"]
+    made["access_request_endpoint"] = core.url + REQUESTS
+    made["jwks_uri"] = core.url + "/oauth/jwks"
+    made["capabilities"] = ["urn:openid:authzen:capability:access-request"]
     etag = '"' + hashlib.sha256(msgspec.json.encode(made)).hexdigest()[:32] + '"'
     headers = {"cache-control": "public, max-age=300", "etag": etag}
     if header(request.scope, b"if-none-match") == etag:

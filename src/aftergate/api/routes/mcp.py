@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -14,8 +15,8 @@ from aftergate.api.routes.tasks import asked, no
 from aftergate.authz.errors import BadRequest
 from aftergate.authz.strict_json import decode as decode_json
 from aftergate.authz.tasks.answers import Refusal
-from aftergate.authz.tasks.mcp import MAX_BATCH
-from aftergate.service.tasks import tools
+from aftergate.authz.tasks.mcp import DENIED, MAX_BATCH, error_of
+from aftergate.service.tasks import Asking, Presented, tools
 from aftergate.service.tasks.exchange import Refused as NotIssued
 
 MAPPING: Final = "x-authzen-mapping"
@@ -55,6 +56,28 @@ def _wire(verdict: tools.Verdict) -> dict[str, Any]:
     return made
 
 
+def _use_up(core: Any, shown: Presented) -> None:
+    """Take the DPoP proof, if there is one. Raises: Problem, if it came before."""
+    if shown.dpop:
+        used = core.tasks.use_up(shown, core.clock())
+        if isinstance(used, Refusal):
+            raise no(used)
+
+
+def _each(core: Any, asking: Asking, bearer: tools.Bearer, ask: Ask, shown: Presented) -> Iterator[tools.Verdict]:
+    """A batch in its order. What one message tries counts for those after it: a task that died of it lets nothing more through."""
+    held: tools.Bearer | Refusal = bearer
+    for each in ask.message:
+        now = core.clock()
+        if isinstance(held, tools.Bearer):
+            yield tools.judge(core.tasks, asking, held, each, shown, now, server=ask.server, declared=_declared(ask, each))
+            held = tools.bearer_of(core.tasks, asking, ask.token, ask.claims, core.clock())
+        else:
+            identifier = each.get("id") if isinstance(each, dict) else None
+            context = {"reason": "invalid_token", "reason_admin": {"401": held.reason}}
+            yield tools.Verdict(False, context, error_of(DENIED, "Access denied: the task is not alive", identifier))
+
+
 @post("/v1/mcp/evaluation", opt={"scope": OWN}, status_code=200, sync_to_thread=True, tags=["Agents"])
 def evaluate(core: Any, request: Request[Any, Any, Any], body: bytes) -> dict[str, Any]:
     """Whether an MCP message may go on: `{"decision": ..., "context": ...}`, for a batch `{"evaluations": [...]}` in its order.
@@ -69,10 +92,9 @@ def evaluate(core: Any, request: Request[Any, Any, Any], body: bytes) -> dict[st
         raise Problem(400, error.message, error="invalid_request") from None
     except msgspec.ValidationError as error:
         raise Problem(400, f"the body is not as it should be: {error}", error="invalid_request") from None
-    if ask.approval is None and shown.dpop:
-        used = core.tasks.use_up(shown, core.clock())  # with an approval, the approval's consumption does it
-        if isinstance(used, Refusal):
-            raise no(used)
+    with_approval = ask.approval is not None and not isinstance(ask.message, list)
+    if not with_approval:
+        _use_up(core, shown)  # with an approval, the approval's consumption does it
     now = core.clock()
     bearer = tools.bearer_of(core.tasks, asking, ask.token, ask.claims, now)
     if isinstance(bearer, Refusal):
@@ -86,14 +108,12 @@ def evaluate(core: Any, request: Request[Any, Any, Any], body: bytes) -> dict[st
     if isinstance(ask.message, list):
         if not 0 < len(ask.message) <= MAX_BATCH or ask.downstream:
             raise Problem(400, f"a batch has 1 to {MAX_BATCH} messages, and no downstream token", error="invalid_request")
-        verdicts = [
-            tools.judge(core.tasks, asking, bearer, each, shown, now, server=ask.server, declared=_declared(ask, each))
-            for each in ask.message
-        ]
-        return {"evaluations": [_wire(verdict) for verdict in verdicts]}
+        return {"evaluations": [_wire(verdict) for verdict in _each(core, asking, bearer, ask, shown)]}
     verdict = tools.judge(
         core.tasks, asking, bearer, ask.message, shown, now, server=ask.server, declared=_declared(ask, ask.message), approval=ask.approval
     )
+    if with_approval and not (verdict.allowed and "approval" in verdict.context):
+        _use_up(core, shown)  # an approval that was not consumed has used no proof up
     answer = _wire(verdict)
     if ask.downstream and verdict.allowed:
         made = tools.downstream(core.tasks, asking, bearer, ask.message, ask.downstream, ask.server, ask.ttl_s, shown, now)

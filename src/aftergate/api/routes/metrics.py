@@ -10,7 +10,9 @@ from litestar.exceptions import NotFoundException
 from litestar.params import Parameter
 from msgspec import Struct
 
+from aftergate.api.auth import Caller
 from aftergate.api.metrics import CONTENT_TYPE
+from aftergate.audit.records import Record
 from aftergate.authz.transactions.objects import rfc3339
 from aftergate.service import outbox
 
@@ -47,11 +49,12 @@ def messages(core: Any, failed: bool = True, limit: Annotated[int, Parameter(ge=
 
 
 @post("/v1/messages/{number:int}/retry", opt={"scope": "admin"}, status_code=204, sync_to_thread=True, tags=["Operations"])
-def retry(core: Any, number: int) -> None:
+def retry(core: Any, caller: Caller, number: int) -> None:
     """Try a message that was given up again, from the beginning."""
     with core.db.write() as connection:
         if number >= 1 << 63 or not outbox.again(connection, number, core.clock()):
             raise NotFoundException("no message with this number was given up")
+        core.audit.append(connection, [Record("admin.message.retried", actor=caller.actor(), detail={"message": number})])
 
 
 ROUTES = [metrics, messages, retry]

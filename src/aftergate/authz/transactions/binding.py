@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from aftergate.authz import dpop
 from aftergate.authz.transactions.canonical import NotCanonical, b64url, canonical, without_act
-from aftergate.authz.transactions.objects import Asked, Executor
+from aftergate.authz.transactions.objects import BOUND_CONTEXT, Asked, Executor
 
 TYPE: Final = "authzen-binding+jwt"
 ALGORITHMS: Final = ("ES256", "Ed25519", "RS256", "PS256")
@@ -43,6 +43,8 @@ class Binding(Struct, frozen=True):
     policy_digest: str
     asked: Asked
     behind: list[str] = []  # names on whose behalf the denied request was made, as the server knew them
+    session: str = ""  # of the denied request: what is submitted may leave it out, and findings on it count all the same
+    credential: str = ""
 
 
 class Refusal(Struct, frozen=True):
@@ -111,6 +113,8 @@ def matches(
     denial: Mapping[str, Any],
 ) -> Refusal | None:
     """Step 4: the submission is what was denied, and its denial is the one the token was made for."""
+    if any(name in context and name not in binding.binding_context_members for name in BOUND_CONTEXT):
+        return Refusal("invalid_denial_binding", "the denied request held no such transaction")
     try:
         made = binding_hash(subject, resource, action, context, binding.binding_context_members)
     except NotCanonical as error:

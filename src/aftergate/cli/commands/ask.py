@@ -21,8 +21,8 @@ def ask(
     action: Annotated[str, Parameter(help="Name of the action.")],
     resource: Annotated[str, Parameter(help="TYPE:ID of what it acts on.")],
     *,
-    set: Annotated[
-        tuple[str, ...], Parameter(group=WHAT, negative="", help="NAME=VALUE, a property of the resource; repeat for more.")
+    set_: Annotated[
+        tuple[str, ...], Parameter(name="--set", group=WHAT, negative="", help="NAME=VALUE, a property of the resource; repeat for more.")
     ] = (),
     transaction: Annotated[
         tuple[str, ...], Parameter(group=WHAT, negative="", help="NAME=VALUE, a parameter that an approval binds as well.")
@@ -69,7 +69,7 @@ def ask(
     from aftergate.cli.asking import Wish, run
 
     return run(
-        Wish(subject, action, resource, set, transaction, context, executor_key, request, wait, approval),
+        Wish(subject, action, resource, set_, transaction, context, executor_key, request, wait, approval),
         url,
         key_file,
         show="json" if json else print_ or "table",

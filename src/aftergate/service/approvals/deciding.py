@@ -85,9 +85,7 @@ def ask(core: Core, acting: Acting, ids: Sequence[str], items: Sequence[int] | N
             step = machine.observe(machine.tick(approval.state, now_ms).state, risk.findings, now_ms)
             refusal = machine.eligible(approval.state, _approver(person, acting.session))
             if step.state != approval.state:
-                keep(core, connection, approval, step.state, now_ms)
-                ended = machine.tick(approval.state, now_ms).emit + step.emit
-                core.audit.append(connection, records_of(approval, ended, risk=risk))
+                step = _over(core, connection, approval.number, now_ms)
             if "pending" not in step.state.items:
                 voided = Undecided("not_pending", f"the request is {machine.status(step.state)}: {step.state.reason}".rstrip(": "))
                 break
@@ -124,6 +122,18 @@ def ask(core: Core, acting: Acting, ids: Sequence[str], items: Sequence[int] | N
         ],
     }
     return Asked(issued.id, options, shown, batch)
+
+
+def _over(core: Core, connection: Connection, number: int, now_ms: int) -> machine.Step:
+    """Write down what time or findings ended. The row is locked and looked at again: another process may have moved it meanwhile."""
+    approval = store.by_number(connection, number, lock=True)
+    assert approval is not None
+    risk = scored(core, connection, approval.about)
+    late = machine.tick(approval.state, now_ms)
+    step = machine.observe(late.state, risk.findings, now_ms)
+    keep(core, connection, approval, step.state, now_ms)
+    core.audit.append(connection, records_of(approval, late.emit + step.emit, risk=risk))
+    return step
 
 
 def approve(core: Core, acting: Acting, ids: Sequence[str] | None, challenge_id: str, assertion: Any, now_ms: int) -> list[Approval]:

@@ -10,6 +10,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey, KeySet
 
 from aftergate.authz.decide import Decision
+from aftergate.authz.tasks.keys import SigningKey
 from aftergate.authz.transactions import binding
 from aftergate.authz.transactions.objects import BOUND_CONTEXT, asked_of, rfc3339
 from aftergate.authz.wire import ActionRef, Entity, EvaluationRequest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 REQUESTS: Final = "/access/v1/requests"
 ALGORITHM: Final = "ES256"
 TOKEN_S: Final = 600  # a denial can be asked on for so long
+MAX_ID: Final = 1000  # a longer id of a session or credential is nobody's
 
 
 class Keys:
@@ -31,19 +33,24 @@ class Keys:
     def mint(self, made: binding.Binding, now_ms: int) -> str:
         """Raises: ConfigError, StoreUnavailable, where no key can sign."""
         held = self._core.tasks.signing.signer(now_ms)
-        return binding.mint(made, ECKey.import_key(held.private), held.kid, ALGORITHM)
+        return binding.mint(made, _key(held), held.kid, ALGORITHM)
 
     def verify(self, token: str, now_ms: int) -> binding.Binding | binding.Refusal:
         """A binding token of this server. Raises: StoreUnavailable."""
         known = self._core.tasks.signing.for_kid(binding.kid_of(token), now_ms)
-        return binding.verify(token, KeySet.import_key_set(known), iss=self._core.url, aud=self._core.url + REQUESTS, now_ms=now_ms)
+        return binding.verify(token, KeySet([ECKey.import_key(each) for each in known["keys"]]), iss=self._core.url, aud=self._core.url + REQUESTS, now_ms=now_ms)
 
     def detached(self, body: bytes, now_ms: int) -> str:
         """A JWS over a body that travels beside it (RFC 7515, appendix F)."""
         held = self._core.tasks.signing.signer(now_ms)
-        made = jws.serialize_compact({"alg": ALGORITHM, "kid": held.kid, "typ": "callback+jws"}, body, ECKey.import_key(held.private))
+        made = jws.serialize_compact({"alg": ALGORITHM, "kid": held.kid, "typ": "callback+jws"}, body, _key(held))
         head, _, signature = made.split(".")
         return f"{head}..{signature}"
+
+
+def _key(held: SigningKey) -> ECKey:
+    assert held.private is not None, "a signer has its private half"
+    return ECKey.import_key(held.private)
 
 
 def entity_wire(entity: Entity) -> dict[str, Any]:
@@ -76,10 +83,11 @@ def offer(
     if asked is None:
         return None
     task_id = request.context.get("task_id")
-    task = core.tasks.live(task_id, request, now_ms) if isinstance(task_id, str) and core.tasks is not None else None
+    task = core.tasks.live(task_id, request, now_ms) if isinstance(task_id, str) else None
     behind = [*behind, *([str(task["on_behalf_of"])] if task and task.get("on_behalf_of") else [])]
     expires_at = rfc3339(now_ms + TOKEN_S * 1000)
-    members = [name for name in BOUND_CONTEXT if name in request.context]
+    # Policies that say yes in people's place judge the context as a whole, so there all of it is bound; people see the transaction.
+    members = sorted(set(request.context) - {"approval"}) if asked.machine else [name for name in BOUND_CONTEXT if name in request.context]
     made = binding.Binding(
         iss=core.url,
         aud=core.url + REQUESTS,
@@ -96,6 +104,8 @@ def offer(
         policy_digest=decision.policy_digest,
         asked=asked,
         behind=sorted(set(behind)),
+        session=_text(request.context.get("session_id")),
+        credential=_text(request.context.get("credential_id")),
     )
     who = f"{asked.quorum} of {', '.join(asked.groups)}" if asked.groups else "a policy"
     return {
@@ -108,3 +118,7 @@ def offer(
             "description": "; ".join(decision.reasons) or f"approval of exactly this transaction by {who}",
         },
     }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) <= MAX_ID else ""

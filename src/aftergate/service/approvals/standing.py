@@ -15,6 +15,7 @@ from aftergate.stores.approvals import About
 from aftergate.stores.people import Person
 
 if TYPE_CHECKING:
+    from aftergate.authz.transactions.binding import Binding
     from aftergate.service.approvals.submitting import Submission
 
 
@@ -30,13 +31,15 @@ class Requester(Struct, frozen=True):
 
 
 def requester_of(
-    connection: Connection, ask: EvaluationRequest, client: Mapping[str, Any], given: Submission, behind: Iterable[str]
+    connection: Connection, ask: EvaluationRequest, client: Mapping[str, Any], given: Submission, denials: Iterable[Binding]
 ) -> Requester:
     """Everybody who stands behind a request: the subject, those on whose behalf, the actors between, the person who sent it.
 
     What is claimed and not proved only ever adds to who may not approve.
     """
     context, properties = ask.context, ask.subject.properties
+    bindings = tuple(denials)
+    behind = {name for one in bindings for name in one.behind}
     acting = {*_named(properties.get("act")), *_named(client.get("actor"))}
     on_behalf = {*behind, *_named(properties.get("on_behalf_of")), *_named(context.get("on_behalf_of"))}
     transaction = context.get("transaction")
@@ -47,16 +50,18 @@ def requester_of(
     known = [person for person in everybody if folded(person.names) & folded(said)]
     own = tuple(person for person in everybody if folded(person.names) & folded({ask.subject.id}))
     names = folded([*said, *(name for person in known for name in person.names)])
-    session, credential = _text(context.get("session_id")), _text(context.get("credential_id"))
+    # What the denied request named counts beside what the submission names: leaving it out must not lose a finding.
+    sessions = {_text(context.get("session_id")), *(one.session for one in bindings)} - {""}
+    credentials = {_text(context.get("credential_id")), *(one.credential for one in bindings)} - {""}
     proved = context.get("auth")
     authenticator = _text(proved.get("authenticator")) if isinstance(proved, dict) else ""
-    identity = {ask.subject.id, *on_behalf, *(name for person in own for name in person.names)}
+    identity = {ask.subject.id, *on_behalf, *acting, *(name for person in own for name in person.names)}
     return Requester(
         names,
         tuple(sorted(on_behalf)),
-        frozenset(one for one in (session, given.session) if one),
-        frozenset(one for one in (credential, authenticator) if one),
-        About(tuple(sorted(identity)), (session,) if session else (), (credential,) if credential else ()),
+        frozenset({*sessions, given.session} - {""}),
+        frozenset({*credentials, authenticator} - {""}),
+        About(tuple(sorted(identity)), tuple(sorted(sessions)), tuple(sorted(credentials))),
         own,
     )
 

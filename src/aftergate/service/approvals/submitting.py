@@ -111,7 +111,7 @@ def submit(core: Core, keys: Keys, given: Submission, now_ms: int) -> Approval:
                 raise Fault("invalid_denial_binding", "this denial was asked on before")
         if proof is not None and not first_use(core.db, connection, "dpop", proof.once, proof.until_ms):
             raise Fault("", "the DPoP proof was used before")
-        who = requester_of(connection, ask, client, given, [name for b in bound for name in b.binding.behind])
+        who = requester_of(connection, ask, client, given, [b.binding for b in bound])
         risk = scored(core, connection, who.about)
         id_ = new_id("arq")
         decide_by = now_ms + asked.ttl_s * 1000
@@ -181,7 +181,16 @@ def _at_once(
         if opened is not None:
             return opened
     if approval.asked.machine:
-        requests = [EvaluationRequest(ask.subject, b.action, b.resource, ask.context) for b in bound]
+        # INVARIANT: of the context only what the denial was about: who submits is not believed about logins and sessions, who evaluates is.
+        requests = [
+            EvaluationRequest(
+                ask.subject,
+                b.action,
+                b.resource,
+                {name: ask.context[name] for name in b.binding.binding_context_members if name in ask.context},
+            )
+            for b in bound
+        ]
         return machines.asking(core, approval, requests, now_ms, records)
     return approval.state
 

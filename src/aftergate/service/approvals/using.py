@@ -111,7 +111,7 @@ def present(core: Core, request: EvaluationRequest, presented: Presented, now_ms
     if machine.observe(approval.state, risk_of(standing).findings, now_ms).emit:
         detail = _void(core, approval.number, now_ms)
         return Presentation(approval_id, "policy_denied", detail)
-    # 6. The policies ask for no more than was given, should they have changed. What else they say of the request they say after this.
+    # 6. The policies ask for no more than was given. What else they say of the request they say after this.
     if _asks_more(core, request, approval, place, now_ms):
         return Presentation(approval_id, "policy_denied", "the policies ask for more than was approved")
     return Presentation(
@@ -176,18 +176,26 @@ def _same_transaction(request: EvaluationRequest, approval: Approval, digest: by
 
 
 def _asks_more(core: Core, request: EvaluationRequest, approval: Approval, place: int, now_ms: int) -> bool:
-    """Whether today's policies would ask for an approval that this one is not: of more people, of others, or with a bound device."""
+    """Whether the policies would ask, now and for this request, for an approval that this one is not: of more people, of others, with a bound
+    device, or a younger one.
+
+    The same policies may ask for more than they did: context that is not bound (address, environment), live trust and stored entities may be
+    others than at the denial, and to a policy any approval is an approval.
+    """
     snapshot = core.decider.snapshot
-    if snapshot.policies.digest == approval.object["policy"]["digest"]:
-        return False
     answer = decide(request, snapshot, core.decider.facts(request, now_ms))
-    asked = asked_of([one for one in answer.advice if one.kind == APPROVAL])
-    if asked is None:
-        return False
+    spoke = [snapshot.policies.by_id[name].advice for name in answer.determining if not answer.allowed]
+    advice = [one for one in spoke if one is not None and one.kind == APPROVAL]
+    if not advice:
+        return False  # without it they say yes, or no for reasons that no approval lifts: then they say it again after this
+    everywhere = (core.settings.breakglass_group,) if core.settings.breakglass_group else ()
+    asked = asked_of(advice, everywhere)
+    if asked is None or now_ms >= approval.state.approved_ms + asked.ttl_s * 1000:
+        return True
     if approval.state.by_policy:
         return asked.machine != approval.asked.machine
     if approval.state.break_glass:
-        return not {group for groups in asked.break_glass for group in groups} and not core.settings.breakglass_group
+        return not asked.break_glass or not set(asked.break_glass) <= set(approval.asked.break_glass)
     yes = [vote for vote in approval.state.votes if place in vote.items]
     short = any(sum(bool(vote.groups & set(need.groups)) for vote in yes) < need.quorum for need in asked.needs)
     return short or not asked.needs or (asked.device_bound and not approval.asked.device_bound)

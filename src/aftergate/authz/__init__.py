@@ -1,0 +1,1 @@
+"""Policies, decisions, transactions, tasks: what may happen, as functions of their arguments."""
