@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
@@ -110,6 +110,39 @@ def memory(count: int) -> Row:
     return Row(f"peak memory with {count:,} live credentials", found["rss_mib"], 2048, at_most=True, unit="MiB")
 
 
+def json_of(script: str, *words: str) -> dict[str, Any]:
+    """What another script of this folder printed."""
+    done = subprocess.run([sys.executable, str(HERE / script), *words], capture_output=True, check=False, text=True)  # noqa: S603
+    if not done.stdout.strip():
+        sys.exit(f"{script}: {done.stderr.strip()[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def decisions() -> tuple[list[Row], list[str]]:
+    """Decisions in this process beside bare `cedarpy`, and over HTTP beside an echo on the same server."""
+    inside = json_of("decide.py", "--json")
+    rows: list[Row] = []
+    for name, words in (("stored", "entities as stored"), ("with_properties", "with properties in the request")):
+        row = inside[name]
+        rows.append(Row(f"a decision, {words}, 99th percentile", row["p99_us"], 1000, at_most=True, unit="µs"))
+        rows.append(Row(f"the same over a bare `cedarpy` call, {words}", row["p99_us"] / row["bare_p99_us"], 2.0, at_most=True))
+    say(f"  decisions in process: {inside['stored']['p99_us']} µs, bare {inside['stored']['bare_p99_us']} µs")
+    outside = json_of("serve.py")
+    rows.append(Row("decisions over HTTP over echoes on the same server", outside["ratio"], 0.5, at_most=False))
+    say(f"  decisions over HTTP: {outside['decision']['rate']:,.0f} a second, echoes {outside['echo']['rate']:,.0f}")
+    told = [
+        f"{name}: {found['rate']:,.0f} a second, 99th percentile {found['p99_ms']:.1f} ms (`wrk`, one thread, 16 connections, on the same cores)."
+        for name, found in (
+            ("Decisions over HTTP", outside["decision"]),
+            ("Echoes", outside["echo"]),
+            ("Cerbos over HTTP", outside["cerbos"]),
+        )
+        if found
+    ]
+    return rows, told
+
+
 def table(rows: list[Row]) -> list[str]:
     cells = [("figure", "measured", "limit", ""), *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
@@ -143,6 +176,11 @@ def write_page(rows: list[Row], notes: list[str]) -> None:
                 "  take turns.",
                 "- With `--jobs 2` one process tracks and judges while two decode; three processes in all, the decoding ones at lower priority; it needs two free cores to show.",
                 "- Peak memory is of the process that tracks, at the end of a log in which every credential was issued once and used once.",
+                "- Decisions: 100 policies, 100,000 entities. In process every request is another one, and its parsing is counted; the bare call gets the",
+                "  same pre-parsed policies and entities, all of them. Over HTTP a thousand requests take turns, so most answers are remembered ones:",
+                "  the same question under the same facts and policies. Findings are open on a tenth of the subjects, every decision goes into the log.",
+                "- The echo is a raw ASGI route on the same server, which reads the body and sends it back; it has no limits, headers or log of Aftergate's.",
+                "- Cerbos: one resource policy of a hundred rules, audit off, over its HTTP API. It is another language with other features: a landmark, no contest.",
                 "",
                 "## This run",
                 "",
@@ -171,6 +209,9 @@ def main() -> None:
     rows += [speed_up(kind, count, 2) for kind in KINDS]
     rows += [flatness(kind, 100_000, large, 2) for kind in KINDS]
     rows.append(memory(live))
+    decided, told = decisions()
+    rows += decided
+    notes += told
     say("")
     for line in table(rows):
         say(line)

@@ -124,8 +124,8 @@ def wrk(url: str, script: Path) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], url: str) -> Iterator[None]:
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603
+def running(command: list[str], url: str, *, quiet: bool = False) -> Iterator[None]:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if quiet else None) as process:  # noqa: S603
         try:
             until = time.monotonic() + 120
             while True:

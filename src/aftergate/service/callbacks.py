@@ -35,7 +35,8 @@ SIGNATURE: Final = "aftergate-signature"
 TIMEOUT_S: Final = 5.0
 TRIES_MS: Final = (10_000, 60_000, 300_000, 1_800_000, 7_200_000)  # until the next try; after the last it is given up
 NAT64: Final = ip_network("64:ff9b::/96")
-EMBEDDING: Final = (ip_network("::/96"), ip_network("64:ff9b:1::/48"))  # RFC 4291 2.5.5.1 and RFC 8215: an IPv4 address inside, or a local translator
+# An IPv4 address inside (RFC 4291, section 2.5.5.1), or whatever a local translator makes of it (RFC 8215).
+EMBEDDING: Final = (ip_network("::/96"), ip_network("64:ff9b:1::/48"))
 Resolver = Callable[[str, int], list[str]]
 
 
