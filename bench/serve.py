@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from decide import bodies, policies, store
+from decide import DOCS, GROUPS, USERS, bodies, policies, store
 
 HERE = Path(__file__).parent
 KEY = "bench-key-with-every-scope-0123456789"
@@ -94,6 +94,27 @@ request = function()
 end
 """
     (folder / "requests.lua").write_text(script)
+    # The same kind of request, but hardly ever the same one: nothing that is remembered helps.
+    fresh = f"""
+local headers = {{["Content-Type"] = "application/json", ["Authorization"] = "Bearer {KEY}"}}
+local form = {json.dumps(form())}
+request = function()
+  local user, doc = math.random(0, {USERS - 1}), math.random(0, {DOCS - 1})
+  return wrk.format("POST", nil, headers, string.format(form, user, user % {GROUPS} / 2, doc))
+end
+"""
+    (folder / "fresh.lua").write_text(fresh)
+
+
+def form() -> str:
+    """A request as those of `decide.bodies`, with holes for user, action and document."""
+    made = {
+        "subject": {"type": "user", "id": "u%d"},
+        "action": {"name": "act%d"},
+        "resource": {"type": "doc", "id": "d%d"},
+        "context": {"session_id": "s1", "credential_id": "c1", "ip": "192.0.2.1"},
+    }
+    return json.dumps(made)
 
 
 def tell_findings(url: str) -> None:
@@ -180,7 +201,9 @@ def cerbos(folder: Path) -> dict[str, float] | None:
     script = f'wrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\nwrk.body={json.dumps(json.dumps(body))}\n'
     (home / "requests.lua").write_text(script)
     with running(
-        [str(program), "server", "--log-level=error", f"--config={home / 'config.json'}"], f"http://127.0.0.1:{port}/_cerbos/health"
+        [str(program), "server", "--log-level=error", f"--config={home / 'config.json'}"],
+        f"http://127.0.0.1:{port}/_cerbos/health",
+        quiet=True,
     ):
         runs = [wrk(f"http://127.0.0.1:{port}/api/check/resources", home / "requests.lua") for _ in range(2)]
     return max(runs, key=lambda run: run["rate"])
@@ -197,16 +220,24 @@ def main() -> None:
         prepare(folder)
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        echoes, decisions = [], []
+        echoes, decisions, others = [], [], []
         command = [sys.executable, str(HERE / "serve.py"), "--serve", str(folder), str(port)]
         with running(command, f"{url}/readyz"):
             tell_findings(url)
             for _ in range(ROUNDS):
                 echoes.append(wrk(f"{url}/bench/echo", folder / "requests.lua"))
                 decisions.append(wrk(f"{url}/access/v1/evaluation", folder / "requests.lua"))
+                others.append(wrk(f"{url}/access/v1/evaluation", folder / "fresh.lua"))
         peer = cerbos(folder)
-    echo, decision = (max(runs, key=lambda run: run["rate"]) for runs in (echoes, decisions))
-    answer = {"echo": echo, "decision": decision, "ratio": decision["rate"] / echo["rate"], "cerbos": peer, "cpus": os.cpu_count()}
+    echo, decision, other = (max(runs, key=lambda run: run["rate"]) for runs in (echoes, decisions, others))
+    answer = {
+        "echo": echo,
+        "decision": decision,
+        "fresh": other,
+        "ratio": decision["rate"] / echo["rate"],
+        "cerbos": peer,
+        "cpus": os.cpu_count(),
+    }
     print(json.dumps(answer))  # noqa: T201
 
 

@@ -21,7 +21,7 @@ def test_every_setting_says_what_it_is() -> None:
         assert row.variable == PREFIX + row.name.upper(), row
         if row.type == "number" and row.name.rsplit("_", 1)[-1] in {"s", "ms", "days", "b"}:
             assert row.unit in {"seconds", "milliseconds", "days", "bytes"}, row
-        assert row.type == "text" or row.type == "list" or row.unit, row
+        assert row.type in {"text", "list"} or row.unit, row
 
 
 def test_nothing_given_is_safe_to_start() -> None:
@@ -71,6 +71,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_default() -> Non
         ({"body_limit_b": 10}, "at least"),
         ({"depth_limit": 1}, "at least"),
         ({"trust_stale_s": 0}, "at least"),
+        ({"trust_stale_s": 2, "trust_refresh_ms": 2000}, "must be below"),
         ({"failures_per_minute": 0}, "at least"),
         ({"reload_s": "soon"}, "must be a number"),
         ({"no_such": "x"}, "no setting"),

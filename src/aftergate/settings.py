@@ -102,7 +102,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             "Approvals and tasks",
         ),
     ] = 600
-    approval_failures: Annotated[int, _s("Failed tries of one approver after which that approver is locked out of the request.")] = 5
+    approval_failures: Annotated[
+        int, _s("Failed tries of one approver after which that approver is locked out of the request.", "tries")
+    ] = 5
     breakglass_group: Annotated[str, _s("Group whose members may break glass; empty: nobody.")] = ""
     callback_hosts: Annotated[
         tuple[str, ...], _s("Hosts that callbacks may reach although their address is private; all others must be public.")
@@ -316,6 +318,8 @@ def problems_of(settings: Settings) -> list[str]:
         "keep_personal_days": 0, "keep_evidence_days": 0, "keep_permits_days": 0, "keep_sessions_days": 0, "reload_s": 0,
     }  # fmt: skip
     found += [f"`{name}` must be at least {least}" for name, least in at_least.items() if getattr(settings, name) < least]
+    if settings.trust_refresh_ms >= settings.trust_stale_s * 1000:
+        found.append("`trust_refresh_ms` must be below `trust_stale_s`: trust would be stale, and everything denied, between two looks")
     if settings.approval_failures > 5:
         found.append("`approval_failures` is at most 5 (PSD2 RTS 4(3)(b))")
     if settings.session_idle_s > 3600:

@@ -9,9 +9,17 @@ import httpx2
 import pytest
 from serving import NOTHING, Server
 
+from aftergate.api.auth import PUBLIC as PUBLIC_SCOPE
+from aftergate.api.routes import all_routes
+
 pytestmark = pytest.mark.serving
 
 PUBLIC = {"/healthz", "/readyz", "/oauth/jwks"}
+# What browsers load, and what those pages ask before anybody is logged in. Nothing else is left out of the description.
+PAGES = {"/", "/approvals", "/approvals/{request_id:str}", "/approvals/authenticators", "/login", "/enrol", "/console/{name:str}"}
+BEFORE_LOGIN = {
+    "/v1/login", "/v1/login/passkey", "/v1/login/passkey/options", "/v1/login/oidc", "/v1/login/oidc/callback", "/v1/enrol", "/v1/enrol/options",
+}  # fmt: skip
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -65,6 +73,30 @@ def test_operations_are_described_once_each(document: dict[str, Any]) -> None:
     assert len(ids) == len(set(ids))
     assert all(held.get("summary") or held.get("description") for _, _, held in operations(document))
     assert all("default" in held["responses"] and "400" not in held["responses"] for _, _, held in operations(document))
+
+
+def test_what_is_not_described_are_the_pages_and_the_login() -> None:
+    hidden = [handler for handler in all_routes() if not handler.resolve_include_in_schema()]
+    assert {path for handler in hidden for path in handler.paths} == PAGES | BEFORE_LOGIN
+    assert all(handler.opt["scope"] == PUBLIC_SCOPE for handler in hidden)
+
+
+def test_what_is_open_is_described_or_a_page(document: dict[str, Any]) -> None:
+    """The framework's table itself is looked at: a route that is neither described nor listed here would be seen."""
+    known = {re.sub(r"\{([^:}]*):[^}]*\}", r"{\1}", path) for path in PAGES | BEFORE_LOGIN} | set(document["paths"])
+    every = {re.sub(r"\{([^:}]*):[^}]*\}", r"{\1}", path) for handler in all_routes() for path in handler.paths}
+    assert every == known
+    public = {path for handler in all_routes() if handler.opt["scope"] == PUBLIC_SCOPE for path in handler.paths}
+    assert {path for path in public if not path.startswith("/.well-known/")} == PAGES | BEFORE_LOGIN | PUBLIC
+
+
+@pytest.mark.parametrize("path", sorted(PAGES | BEFORE_LOGIN | {"/openapi.json"}))
+def test_pages_have_the_headers_too(stranger: httpx2.Client, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = stranger.request(method, filled(path), json=None if method == "GET" else {})
+        assert answer.status_code < 500, (method, path, answer.text)
+        secure(answer)
+        assert "unsafe" not in answer.headers["content-security-policy"]
 
 
 def secure(answer: httpx2.Response) -> None:

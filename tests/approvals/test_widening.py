@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from company import Company, payment, refused
+from company import Company, payment, refused, undecided
 
 POLICIES = """
 @id("work") permit (principal is user, action in [Action::"release_payment", Action::"deploy"], resource);
@@ -128,3 +129,54 @@ def test_a_finding_about_who_acts_for_the_requester_voids_it_too(strict: Company
     approval = strict.approve("bob", strict.submit(body))
     strict.find({"identity": ["agent-7"], "session": [], "credential": []})
     assert not strict.use(payment(), strict.result_id(approval)).allowed
+
+
+@pytest.mark.parametrize("named", [{"approval": {"id": "apr\0x"}}, {"task_id": "task\0x"}], ids=["approval", "task"])
+def test_an_id_that_no_database_holds_is_nobodys(company: Company, named: dict[str, Any]) -> None:
+    """PostgreSQL refuses to look for it; the answer is a denial like any other, and no fault of the server."""
+    answer = company.evaluate(within(named))
+    assert not answer.allowed
+    assert answer.decision.outcome == "approval"
+
+
+def test_a_request_that_ended_is_written_down_once_though_somebody_asks_for_a_challenge(company: Company) -> None:
+    """Who finds it ended looks again under the lock: what another process did meanwhile is not written over."""
+    approval = company.request(payment())
+    company.find({"identity": ["alice"], "session": [], "credential": []})
+    for _ in range(2):
+        with undecided("not_pending"):
+            company.ask("bob", approval.id)
+    assert len([one for one in company.records("approval.voided") if one["transaction"] == approval.id]) == 1
+
+
+def test_who_holds_the_key_that_asks_does_not_approve(strict: Company) -> None:
+    from aftergate.audit.records import Actor
+
+    _, key = strict.core.keys.create("payments-api", ["request"], by=Actor("operator", "test"))
+    strict.person("kim", "finance", aliases=("Payments-API",))
+    asked = strict.submit(strict.submission(payment(), caller=key.id), caller=key.id)
+    with undecided("self_approval"):
+        strict.ask("kim", asked.id)
+    strict.approve("bob", asked)
+
+
+def test_what_the_store_overrules_cannot_be_asked_for(tmp_path: Path) -> None:
+    """Policies judge the stored value; people would be shown the other one."""
+    stored = [{"uid": {"type": "payment", "id": "p-1"}, "attrs": {"amount": 10_000}, "parents": []}]
+    entities = tmp_path / "entities.json"
+    entities.write_text(msgspec.json.encode(stored).decode())
+    text = """
+    @id("work") permit (principal, action == Action::"release_payment", resource);
+    @id("large") @advice("approval") @approvers("finance")
+    forbid (principal, action == Action::"release_payment", resource) when { resource.amount > 10 } unless { context.live has approval };
+    """
+    made = Company(tmp_path / "c", policies=text, entities=str(entities))
+    try:
+        request = payment(resource={"type": "payment", "id": "p-1", "properties": {"amount": 11}})
+        answer = made.evaluate(request)
+        assert answer.context["conflicts"] == ["resource.amount"]
+        assert "access_request" not in answer.context
+        honest = payment(resource={"type": "payment", "id": "p-1", "properties": {"amount": 10_000}})
+        assert "access_request" in made.evaluate(honest).context
+    finally:
+        made.core.close()

@@ -396,3 +396,18 @@ def test_settings_that_make_no_login_are_refused():
     assert problems_of(Settings(oidc_issuer="http://id.example.org", oidc_client_id="gate"))
     assert problems_of(Settings(oidc_issuer=ISSUER))
     assert not problems_of(Settings(oidc_issuer="http://localhost:3000", oidc_client_id="gate"))
+
+
+def test_nobody_waits_for_an_issuer_that_has_just_given_no_answer(peer):
+    """Anybody may ask for a login: each must not hold a thread for as long as the issuer takes to time out."""
+    peer.failing = 1000
+    with pytest.raises(IssuerError):
+        peer.house.people.logins.oidc_begin("/approvals")
+    count = len(peer.asked)
+    for _ in range(5):
+        with pytest.raises(IssuerError):
+            peer.house.people.logins.oidc_begin("/approvals")
+    assert len(peer.asked) == count
+    peer.failing = 0
+    peer.house.clock.pass_(4)
+    assert not isinstance(login(peer), Refused)

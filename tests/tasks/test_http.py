@@ -17,12 +17,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import insert
 from workshop import ACCESS, MCP, URL, Holder, Shop, claims_of
 
 from aftergate.api.app import create
 from aftergate.authz.tasks import details as d
 from aftergate.authz.tasks.tokens import hash_b64
 from aftergate.service.tasks.exchange import GRANT
+from aftergate.stores.tables.base import outbox
 
 TASK = {"purpose": "nightly", "actions": ["deploy", "read"]}
 PROXY = "127.0.0.9"
@@ -503,7 +505,14 @@ def test_a_batch_goes_no_further_than_its_task_lives(api: Api) -> None:
     """What an agent tries in one message counts for the next one of the same body."""
     task = api.task(tools=["search"], actions=[], server=MCP, floor=45)
     token = api.token(task, audience=MCP).json()["access_token"]
-    batch = [call("search", 1), call("wipe", 2), call("wipe", 3), call("wipe", 4), call("search", 5), {"jsonrpc": "2.0", "id": 6, "method": "ping"}]
+    batch = [
+        call("search", 1),
+        call("wipe", 2),
+        call("wipe", 3),
+        call("wipe", 4),
+        call("search", 5),
+        {"jsonrpc": "2.0", "id": 6, "method": "ping"},
+    ]
     many = api("POST", "/v1/mcp/evaluation", json={"token": token, "server": MCP, "message": batch}).json()["evaluations"]
     assert [each["decision"] for each in many] == [True, False, False, False, False, False]
     assert many[4]["context"]["reason"] == "invalid_token"
@@ -520,3 +529,48 @@ def test_naming_an_approval_does_not_let_a_proof_come_twice(api: Api, agent: dic
     again = api("POST", "/v1/mcp/evaluation", json=body, headers={"dpop": proof})
     assert again.status_code == 400
     assert again.json()["error"] == "invalid_dpop_proof"
+
+
+def test_a_search_in_a_task_finds_what_an_evaluation_permits(api: Api) -> None:
+    """What a task covers depends on the resource: what holds for the first candidate says nothing of the next."""
+    task = api.task(actions=["deploy"], resources=[{"type": "env", "id": "prod"}])
+    search = {
+        "subject": {"type": "workload", "id": "ci"},
+        "action": {"name": "deploy"},
+        "resource": {"type": "env"},
+        "context": {"task_id": task},
+    }
+    asked = [{"type": "env", "id": name} for name in ("dev", "prod", "test")]
+    permitted = [one["id"] for one in asked if api("POST", "/access/v1/evaluation", json={**search, "resource": one}).json()["decision"]]
+    assert permitted == ["prod"]
+    snapshot = api.shop.core.decider.snapshot
+    before = dict(snapshot.entities.ids)
+    snapshot.entities.ids["env"] = [one["id"] for one in asked]  # as if the operator's file named them
+    try:
+        found = api("POST", "/access/v1/search/resource", json={**search, "subject": {**search["subject"], "properties": {"known": True}}})
+    finally:
+        snapshot.entities.ids.clear()
+        snapshot.entities.ids.update(before)
+    assert [one["id"] for one in found.json()["results"]] == permitted
+
+
+def test_a_known_key_is_let_in_where_others_failed_too_often(api: Api) -> None:
+    """Whoever shares an address (a proxy, a cluster's egress) with somebody who guesses must still be answered."""
+    peer = "192.0.2.200"
+    for number in range(api.shop.core.settings.failures_per_minute):
+        assert api("GET", "/v1/tasks", key=f"agk_wrong_{number}", peer=peer).status_code == 401
+    assert api("GET", "/v1/tasks", key="agk_wrong_again", peer=peer).status_code == 429
+    assert api("GET", "/v1/tasks", peer=peer).status_code == 200
+    assert api("POST", "/oauth/introspect", data={"token": "x"}, peer=peer).json() == {"active": False}
+
+
+def test_trying_a_message_again_is_an_act_that_is_written_down(api: Api) -> None:
+    core = api.shop.core
+    with core.db.write() as connection:
+        given_up = {"kind": "callback", "body": "{}", "created_ms": 1, "next_ms": 1, "attempts": 5, "failed": True}
+        number = connection.execute(insert(outbox).values(**given_up)).inserted_primary_key[0]
+    assert api("POST", f"/v1/messages/{number}/retry").status_code == 204
+    assert api("POST", f"/v1/messages/{number}/retry").status_code == 404
+    (told,) = api.shop.records("admin.message.retried")
+    assert told["detail"] == {"message": number}
+    assert told["actor"]["type"] == "api-key"

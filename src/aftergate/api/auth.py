@@ -201,8 +201,13 @@ def _token(core: Core, token: str) -> Caller | None:
     return Caller("token", claims.client, claims.scopes, name=claims.client)
 
 
+def cookies(scope: Any) -> str:
+    """The `Cookie` header. Alone among all it may come in several fields, as HTTP/2 sends it (RFC 9113, 8.2.3)."""
+    return "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
+
+
 def _cookie(core: Core, scope: Any) -> str:
-    held = header(scope, b"cookie")
+    held = cookies(scope)
     if COOKIE not in held:
         return ""
     try:

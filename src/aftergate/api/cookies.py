@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from litestar.datastructures import Cookie
 
-from aftergate.api.auth import COOKIE, Failures, Refused, address_of, header
+from aftergate.api.auth import COOKIE, Failures, Refused, address_of, cookies, header
 
 if TYPE_CHECKING:
     from aftergate.service.core import Core
@@ -38,7 +38,7 @@ def value_of(core: Core, scope: Any, name: str) -> str:
     Raises: Refused (400), if the header came twice.
     """
     try:
-        jar = SimpleCookie(header(scope, b"cookie"))
+        jar = SimpleCookie(cookies(scope))
     except CookieError:
         return ""
     held = jar.get(name_of(core, name))

@@ -17,7 +17,7 @@ from aftergate.authz.answer import wire
 from aftergate.authz.errors import BadRequest
 from aftergate.authz.wire import parse_evaluation
 from aftergate.service.decisions import Answer, Asker, Known
-from aftergate.stores.errors import StoreUnavailable
+from aftergate.stores.errors import StoreUnavailable, ValueRefused
 
 if TYPE_CHECKING:
     from aftergate.service.core import Core
@@ -74,7 +74,7 @@ class Evaluate:
                 return _reply(200, told)
             answer = await asyncio.to_thread(decider.evaluate, known.request, asker_of(self._core, caller, scope), body)
             return _reply(200, _ENCODE(wire_of(answer)))
-        except BadRequest as error:
+        except (BadRequest, ValueRefused) as error:
             return _reply(400, _ENCODE(error.message))
         except Refused as error:
             extra = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]

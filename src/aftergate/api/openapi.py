@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from litestar import Request, Router
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import Components, OpenAPIMediaType, Operation, Reference, RequestBody, Schema, SecurityScheme
 
 from aftergate import __version__
 from aftergate.api.auth import COOKIE, OWN, PUBLIC
@@ -33,14 +35,41 @@ PROBLEM: Final[dict[str, Any]] = {
 }
 
 
+REFERENCE: Final = "#/components/schemas/{name}"
+_structs: Final[list[type]] = []  # bodies that handlers read themselves, by `reads`
+
+
+def reads(content: dict[str, Schema | type], description: str = "", *, required: bool = True) -> type[Operation]:
+    """The body of an operation whose handler reads it by hand, by media type: a schema, or the struct that it is read into."""
+    held: dict[str, OpenAPIMediaType] = {}
+    for media_type, schema in content.items():
+        if isinstance(schema, Schema):
+            held[media_type] = OpenAPIMediaType(schema=schema)
+            continue
+        _structs.append(schema)
+        held[media_type] = OpenAPIMediaType(schema=Reference(ref=REFERENCE.format(name=schema.__name__)))
+    body = RequestBody(content=held, description=description or None, required=required)
+
+    @dataclass  # INVARIANT: without it the base class's __init__ never calls __post_init__, and the body is missing from the document
+    class Described(Operation):
+        def __post_init__(self) -> None:
+            self.request_body = body
+
+    return Described
+
+
 class Document(JsonRenderPlugin):
     """The document, with what every operation may answer when it refuses."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        openapi_schema.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM
+        schemas = openapi_schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = PROBLEM
+        for name, schema in msgspec.json.schema_components(_structs, ref_template=REFERENCE)[1].items():
+            schemas.setdefault(name, schema)
         for operations in openapi_schema["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("400", None)  # the framework's own, which no route answers with
+                operation["responses"].get("204", {}).pop("content", None)
                 operation["responses"]["default"] = REFUSED
         return super().render(request, openapi_schema)
 

@@ -63,7 +63,8 @@ def known(core: Core, request: Request[Any, Any, Any], shown: Presented) -> Aski
     failures: Failures = request.app.state.failures
     now = core.clock()
     address = address_of(core, request.scope)
-    failures.check(address, now)
+    if not _holds_key(core, shown, now):  # a key that is known cannot be guessed: nobody behind the same address may stop its owner
+        failures.check(address, now)
     asked_by_session = not shown.authorization and not shown.form and header(request.scope, b"cookie")
     if asked_by_session:
         caller = authenticate(core, failures, request.scope)
@@ -72,6 +73,11 @@ def known(core: Core, request: Request[Any, Any, Any], shown: Presented) -> Aski
     if isinstance(found, Refusal) and found.error == "invalid_client":
         failures.add(address, now)
     return found
+
+
+def _holds_key(core: Core, shown: Presented, now_ms: int) -> bool:
+    kind, _, credential = shown.authorization.partition(" ")
+    return kind.lower() == "bearer" and core.keys.find(credential.strip(), now_ms) is not None
 
 
 def oauth_error(
@@ -83,7 +89,9 @@ def oauth_error(
         status = status or 401
         made.setdefault("www-authenticate", 'Basic realm="aftergate", Bearer realm="aftergate"')
     text = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "'" for c in reason)
-    return Response({"error": error, "error_description": text, **more}, status_code=status or 400, headers=made)
+    return Response(
+        {"error": error, "error_description": text, **more}, status_code=status or 400, headers=made, media_type="application/json"
+    )
 
 
 def refused_as_oauth(error: Refused) -> Response[dict[str, Any]]:

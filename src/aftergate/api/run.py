@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
+import io
 import logging
 import os
 import re
@@ -12,8 +14,9 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -91,6 +94,9 @@ async def serve_until_stopped(core: Any, application: Any, host: str, port: int)
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop)
+    # What was loaded until now stays: policies, entities, the program itself. Looking through it for garbage stops every answer for a tenth of a second.
+    gc.collect()
+    gc.freeze()
     log.info("listening", url=core.url, data=str(core.data), database=core.db.name())
     await server.serve()
     # Granian's own thread ends a moment after `serve` returns; if the interpreter is gone by then, it aborts with a stack trace.
@@ -229,9 +235,27 @@ def logs(settings: Settings) -> None:
             _masked,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Lines(sys.stderr))),
         cache_logger_on_first_use=True,
     )
+
+
+class _Lines(io.TextIOBase):
+    """Where log lines go. One that cannot be written (the disk is full, the reader is gone) is lost and ends nothing: threads that write records,
+    answers and the stop itself log on their way.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            return self._out.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._out.flush()
 
 
 def _masked(_logger: Any, _method: str, line: Any) -> str:

@@ -48,7 +48,7 @@ class Advice(Struct, frozen=True, omit_defaults=True):
     max_age_s: int | None = None
     approvers: tuple[str, ...] = ()  # groups; each approval comes from a member of one of them
     quorum: int = 1
-    ttl_s: int = 600
+    ttl_s: int = 0  # 0: the policy does not say, the server's setting holds
     device_bound: bool = False
     batch: bool = False  # one approval may cover a declared list
     break_glass: tuple[str, ...] = ()  # groups that may open it alone, with a reason and a review
@@ -92,7 +92,7 @@ def advice_of(policy: str, annotations: dict[str, Any], effect: str) -> tuple[Ad
         annotations.get("reason") or "",
         approvers=read.names("approvers"),
         quorum=read.number("quorum", 1, 1, 20) or 1,
-        ttl_s=read.number("ttl", 600, 10, MAX_TTL_S) or 600,
+        ttl_s=read.number("ttl", 0, 10, MAX_TTL_S) or 0,
         device_bound=read.flag("device_bound"),
         batch=read.flag("batch"),
         break_glass=read.names("break_glass"),

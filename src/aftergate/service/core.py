@@ -129,13 +129,20 @@ class Core(Ground):
                 log.error("could not finish", part=name, problem=str(e))  # noqa: TRY400  no trace: what is wrong is said
         self.db.close()
 
+    def turned_back(self) -> str:
+        """What is wrong with the system clock, in words; empty if nothing is."""
+        behind_ms = self.clock.behind_ms
+        return (
+            f"the system clock was turned back by {behind_ms / 1000:.0f} s: the server goes on with its own" if behind_ms > BACK_MS else ""
+        )
+
     def health(self) -> dict[str, str]:
         """What is wrong now, by part; empty when all is well. `BLOCKING` names the parts without which nothing is decided."""
         found = dict(self.problems)
         if not self.trust.fresh:
             found["trust"] = f"live trust could not be refreshed for {self.settings.trust_stale_s} s: everything is denied until it is"
-        if self.clock.behind_ms > BACK_MS:
-            found["clock"] = f"the system clock was turned back by {self.clock.behind_ms / 1000:.0f} s: the server goes on with its own"
+        if turned_back := self.turned_back():
+            found["clock"] = turned_back
         if self.decider.log.problem:
             found["decisions"] = self.decider.log.problem
         for holder in self.decider.holders:
@@ -156,6 +163,7 @@ class Keeper:
         self._every_s = every_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._turned_back = False
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -173,6 +181,7 @@ class Keeper:
     def turn(self) -> None:
         """Everything that is due, once."""
         core = self._core
+        self._tell_clock()
         parts: list[tuple[str, Callable[[], Any]]] = [("store", core.refresh)]
         for name in ("decider", "approvals", "tasks", "people", "audit", "retention", "keys"):
             part: Part = getattr(core, name)
@@ -191,6 +200,15 @@ class Keeper:
             else:
                 if core.problems.pop(name, None) is not None:
                     log.info("working again", part=name)
+
+    def _tell_clock(self) -> None:
+        words = self._core.turned_back()
+        if bool(words) != self._turned_back:
+            self._turned_back = bool(words)
+            if words:
+                log.warning("the clock is not right", problem=words)
+            else:
+                log.info("the clock is right again")
 
 
 def _tick(part: Part, core: Core) -> None:

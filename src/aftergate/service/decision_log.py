@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("aftergate.decisions")
 BATCH: Final = 256
 MOST_WAITING: Final = 20_000
+MANY: Final = 1024  # that waiting, the writer does not wait for its time: a transaction costs as much as a hundred decisions in it
 CROWD: Final = 4096
 MOST_BYTES: Final = 64 << 20
 MOST_BYTES_A_RECORD: Final = 1 << 20
@@ -76,7 +77,7 @@ class DecisionLog:
             raise StoreUnavailable("more decisions wait to be recorded than this server keeps in memory")
         self._bytes += len(decided.raw)
         self._ordinary.append(decided)
-        if len(self._ordinary) % BATCH == 0:
+        if len(self._ordinary) % MANY == 0:
             self._wake.set()
 
     def kept(self, decided: Decided) -> Future[None]:

@@ -81,11 +81,14 @@ class ApiKeys:
         # A keyed hash of so short a text costs less than giving up the interpreter for it, as `hmac` does: what was looked up once is known by
         # a plain one, in memory only.
         quick = hashlib.sha256(key.encode()).digest()
-        held = self._recent.get(quick)
+        # INVARIANT: taken before `_held` is read, as `refresh` replaces them the other way round: what an older set still held never gets
+        # into the newer memory, where a revoked key would live on.
+        recent = self._recent
+        held = recent.get(quick)
         if held is None:
             held = self._held.get(self.digest(key))
             if held is not None:
-                self._recent[quick] = held
+                recent[quick] = held
         if held is None or not held.usable(now_ms):
             return None
         self._used[held.id] = now_ms

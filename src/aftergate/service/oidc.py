@@ -33,6 +33,7 @@ OPTIONAL: Final = frozenset({"userinfo_endpoint", "end_session_endpoint"})
 METADATA_MS: Final = 3_600_000
 KEYS_MS: Final = 600_000
 AGAIN_MS: Final = 10_000  # an unknown key id asks the issuer again at most this often
+DOWN_MS: Final = 3_000  # an issuer that gave no answer is asked again after this
 
 
 class IssuerError(AftergateError):
@@ -83,6 +84,7 @@ class Issuer:
         self._lock = threading.Lock()
         self._metadata: tuple[int, Metadata] | None = None
         self._keys: tuple[int, KeySet] | None = None
+        self._down_ms = -DOWN_MS
 
     def metadata(self) -> Metadata:
         """Discovery, section 4.
@@ -93,8 +95,14 @@ class Issuer:
             if self._metadata is not None and self._clock() - self._metadata[0] < METADATA_MS:
                 return self._metadata[1]
             url = self.issuer.rstrip("/") + "/.well-known/openid-configuration"
+            if 0 <= self._clock() - self._down_ms < DOWN_MS:
+                raise IssuerError("the issuer does not answer", where=url)
             try:
                 made = msgspec.convert(self._json("GET", url), Metadata)
+            except IssuerError:
+                # Anybody may ask for a login, and each try waits for seconds: all that come meanwhile are told at once.
+                self._down_ms = self._clock()
+                raise
             except msgspec.ValidationError as e:
                 raise IssuerError(f"the issuer's metadata cannot be used: {e}", where=url) from None
             if made.issuer != self.issuer:

@@ -73,9 +73,7 @@ class AuditLog:
             or next(iter(origins_of(folder)), "")
             or f"{urlsplit(url).hostname or 'localhost'}/aftergate/{secrets.token_hex(4)}"
         )
-        return cls.at(
-            database, folder, origin, clock, checkpoint_ms=settings.checkpoint_s * 1000, heartbeat_ms=settings.heartbeat_s * 1000
-        )
+        return cls.at(database, folder, origin, clock, checkpoint_ms=settings.checkpoint_s * 1000, heartbeat_ms=settings.heartbeat_s * 1000)
 
     @classmethod
     def at(cls, database: Database, folder: Path, origin: str, clock: Callable[[], int], *, lost: bool = False, **options: Any) -> AuditLog:

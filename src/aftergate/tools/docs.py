@@ -1,4 +1,4 @@
-"""Generated documentation: a page for each detection and each source, the command line, and what feeds what.
+"""Generated documentation: a page for each detection and each source, the command line, the server's settings, and what feeds what.
 
     python -m aftergate.tools.docs [--check] [--root DIR]
 
@@ -307,6 +307,37 @@ def cli_page() -> str:
     return _page(*parts)
 
 
+def settings_page() -> str:
+    from itertools import groupby
+
+    from aftergate.settings import rows
+
+    parts = [
+        "# Settings of the server",
+        "",
+        "Each has a flag of `aftergate serve` and an environment variable; a flag goes before the variable, and that before the default. Lists are written",
+        "with commas. `aftergate settings` prints them with what the environment sets now, and says whether that can be used together: combinations that",
+        "are unsafe do not start ([server](server.md#what-does-not-start)).",
+        "",
+    ]
+    for group, held in groupby(rows(), key=lambda row: row.group):
+        parts += [f"## {group}", ""]
+        parts += _table(
+            ("setting", "environment", "type", "default", "what it does"),
+            [
+                (
+                    f"`{row.flag}`",
+                    f"`{row.variable}`",
+                    row.type,
+                    f"{row.default or 'empty'}{' ' + row.unit if row.unit else ''}",
+                    row.help.replace("|", "\\|"),
+                )
+                for row in held
+            ],
+        )
+    return _page(*parts)
+
+
 def coverage() -> str:
     """Detection x source x what is needed, for machines."""
     known = sources()
@@ -338,6 +369,7 @@ def pages(docs: Path) -> dict[str, str]:
         "detections/index.md": detection_index(),
         "sources/index.md": source_index(),
         "cli.md": cli_page(),
+        "settings.md": settings_page(),
         "coverage.json": coverage(),
     }
     for slug, rule in catalogue().items():

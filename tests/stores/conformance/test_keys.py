@@ -40,6 +40,21 @@ def test_another_process_knows_it_after_looking(ground: Ground, other: Ground) -
     assert not ground.keys.revoke(entry.id, by=BY)
 
 
+def test_a_key_revoked_while_it_is_looked_up_is_not_remembered(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    clear, entry = ground.keys.create("api", ["decide"], by=BY)
+    known_by = ground.keys.digest
+
+    def slowly(key: str) -> bytes:
+        held = known_by(key)
+        monkeypatch.setattr(ground.keys, "digest", known_by)
+        assert ground.keys.revoke(entry.id, by=BY)
+        return held
+
+    monkeypatch.setattr(ground.keys, "digest", slowly)
+    ground.keys.find(clear, ground.clock())  # whatever a look-up under way says
+    assert ground.keys.find(clear, ground.clock()) is None
+
+
 def test_a_key_ends_at_its_time(ground: Ground) -> None:
     now = ground.clock()
     clear, _ = ground.keys.create("short", ["decide"], by=BY, expires_ms=now + 60_000)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from litestar import Request, Response, get, post
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath, Parameter
 
 from aftergate.api.auth import Caller, header
 from aftergate.api.certificates import client_thumbprint
+from aftergate.api.openapi import reads
 from aftergate.api.problems import Problem
 from aftergate.authz.wire import body_of
 from aftergate.service.approvals import Fault, Submission
@@ -30,22 +31,17 @@ TITLES: Final = {
 Id = Annotated[FromPath[str], Parameter(max_length=64)]
 
 
-@dataclass
-class _Submission(Operation):
-    def __post_init__(self) -> None:
-        entity = Schema(type=OpenAPIType.OBJECT)
-        members = dict.fromkeys(("subject", "resource", "action", "context", "denial", "requested_access", "callback", "client"), entity)
-        items = Schema(type=OpenAPIType.ARRAY, items=entity, min_items=1)
-        schema = Schema(type=OpenAPIType.OBJECT, properties={**members, "items": items}, required=["subject"])
-        self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema=schema)}, required=True)
-
-
-@dataclass
-class _Cancelling(Operation):
-    def __post_init__(self) -> None:
-        text = Schema(type=OpenAPIType.STRING)
-        schema = Schema(type=OpenAPIType.OBJECT, properties={"reason": text, "comment": text})
-        self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema=schema)}, required=False)
+_OBJECT: Final = Schema(type=OpenAPIType.OBJECT)
+_TEXT: Final = Schema(type=OpenAPIType.STRING)
+_MEMBERS: Final = dict.fromkeys(("subject", "resource", "action", "context", "denial", "requested_access", "callback", "client"), _OBJECT)
+_ITEMS: Final = Schema(type=OpenAPIType.ARRAY, items=_OBJECT, min_items=1)
+_Submission = reads(
+    {"application/json": Schema(type=OpenAPIType.OBJECT, properties={**_MEMBERS, "items": _ITEMS}, required=["subject"])},
+)
+_Cancelling = reads(
+    {"application/json": Schema(type=OpenAPIType.OBJECT, properties={"reason": _TEXT, "comment": _TEXT})},
+    required=False,
+)
 
 
 def refused(fault: Fault) -> Problem:
@@ -61,7 +57,15 @@ def answer(core: Any, approval: Any, *, fresh: bool = False) -> Response[dict[st
     return Response(made, status_code=202 if task["status"] == "pending" else 201, headers={**headers, "location": task["status_endpoint"]})
 
 
-@post(REQUESTS, opt={"scope": "request"}, status_code=202, sync_to_thread=True, tags=["Access requests"], operation_class=_Submission)
+@post(
+    REQUESTS,
+    opt={"scope": "request"},
+    status_code=202,
+    sync_to_thread=True,
+    tags=["Access requests"],
+    operation_class=_Submission,
+    responses={201: ResponseSpec(dict[str, Any], generate_examples=False, description="It is decided")},
+)
 def submit(core: Any, caller: Caller, request: Request[Any, Any, Any], body: bytes) -> Response[dict[str, Any]]:
     """Ask for the approval that a denial offered. 202: it waits for people; 201: it is decided.
 

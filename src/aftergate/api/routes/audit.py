@@ -29,7 +29,7 @@ class Whom(Struct):
     keep_evidence: bool = False
 
 
-@get("/v1/audit/export", opt=AUDIT, sync_to_thread=True, tags=["Audit"])
+@get("/v1/audit/export", opt=AUDIT, sync_to_thread=True, media_type="application/gzip", tags=["Audit"])
 def export(core: Any, caller: Caller, personal: bool = False) -> Stream:
     """The whole log as a bundle (.tar.gz) that `aftergate audit verify` checks offline; with `personal`, names and requests too. Recorded."""
     chunks = tar_chunks(core.audit.exported(by=caller.actor(), personal=personal))
@@ -44,7 +44,7 @@ def checkpoint(core: Any) -> str:
 
 
 @get("/v1/audit/keys", opt=AUDIT, sync_to_thread=True, tags=["Audit"])
-def keys(core: Any) -> Response[bytes]:
+def keys(core: Any) -> Response[Any]:
     """Public keys of the log, with the time each is in use."""
     core.audit.signer.load(secret=False)
     return Response(core.audit.signer.ring.encode(), media_type=MediaType.JSON)

@@ -9,17 +9,19 @@ from typing import Any, Final
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.concurrency import sync_to_thread
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Operation, Schema
 
 from aftergate.api.auth import PUBLIC, Caller, header
 from aftergate.api.evaluate import asker_of, json_only, wire_of
+from aftergate.api.openapi import reads
 from aftergate.authz import answer as answering
 from aftergate.authz import paging, search
 from aftergate.authz.errors import BadRequest
 from aftergate.authz.facts import Facts
 from aftergate.authz.wire import Boxcar, BoxcarItem, EvaluationRequest, Kind, parse_evaluation, parse_evaluations, parse_search
 from aftergate.service.approvals.offering import REQUESTS
-from aftergate.service.decisions import Answer, Asker, settled
+from aftergate.service.decisions import Answer, Asker, is_plain, settled
 from aftergate.service.policy_holder import PolicyHolder
 
 METADATA: Final = "/.well-known/authzen-configuration"
@@ -39,13 +41,7 @@ def _bad(_request: Call, error: BadRequest) -> Response[bytes]:
 def _asks(description: str, required: tuple[str, ...], properties: dict[str, Any]) -> type[Operation]:
     """The body of an operation in the OpenAPI document: it is read strictly by hand, see `aftergate.authz.wire`."""
     schema = Schema(type="object", required=list(required), properties={name: Schema(**held) for name, held in properties.items()})  # type: ignore[arg-type]
-    body = RequestBody(content={JSON: OpenAPIMediaType(schema=schema)}, description=description, required=True)
-
-    class Described(Operation):
-        def __post_init__(self) -> None:
-            self.request_body = body
-
-    return Described
+    return reads({JSON: schema}, description)
 
 
 _TEXT: Final = Schema(type="string")  # type: ignore[arg-type]
@@ -125,7 +121,7 @@ def _evaluate_item(decider: Any, item: BoxcarItem, asker: Asker, waiting: list[A
     if item.request is None:
         assert item.error is not None
         return {"decision": False, "context": answering.error_context(item.error)}
-    if not decider.is_plain(item.request):
+    if not is_plain(item.request):
         return wire_of(decider.evaluate(item.request, asker))
     answer: Answer = decider.answer_plain(item.request, asker, msgspec.json.encode(item.request))
     waiting.append(answer)
@@ -185,7 +181,12 @@ def _facts_of(decider: Any, now_ms: int) -> Callable[[EvaluationRequest], Facts]
 search_subject, search_resource, search_action = _searching("subject"), _searching("resource"), _searching("action")
 
 
-@get(METADATA, opt={"scope": PUBLIC}, sync_to_thread=False)
+@get(
+    METADATA,
+    opt={"scope": PUBLIC},
+    sync_to_thread=False,
+    responses={304: ResponseSpec(None, generate_examples=False, description="As `If-None-Match` names it")},
+)
 def metadata(core: Any, request: Call) -> Response[dict[str, Any] | None]:
     """Where the AuthZEN endpoints are and what they can do. Unsigned: `signed_metadata` is left out."""
     made: dict[str, Any] = {

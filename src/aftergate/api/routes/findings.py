@@ -8,11 +8,12 @@ import msgspec
 from litestar import Request, get, post
 from litestar.concurrency import sync_to_thread
 from litestar.exceptions import NotFoundException
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import Parameter
 from msgspec import Meta, Struct
 
 from aftergate.api.auth import Caller
+from aftergate.api.openapi import reads
 from aftergate.api.problems import Problem
 from aftergate.authz.transactions.objects import rfc3339
 from aftergate.service import findings as service
@@ -65,12 +66,15 @@ class Trust(Struct):
     reasons: list[TrustReason]
 
 
-class _Lines(Operation):
-    def __post_init__(self) -> None:
-        lines = Schema(type="string", description="One finding a line, as `aftergate scan --findings` writes them.")  # type: ignore[arg-type]
-        many = Schema(type="array", items=Schema(type="object"))  # type: ignore[arg-type]
-        content = {"application/x-ndjson": OpenAPIMediaType(schema=lines), "application/json": OpenAPIMediaType(schema=many)}
-        self.request_body = RequestBody(content=content, description="Findings: JSON lines, or one JSON list.", required=True)
+_Lines = reads(
+    {
+        "application/x-ndjson": Schema(
+            type=OpenAPIType.STRING, description="One finding a line, as `aftergate scan --findings` writes them."
+        ),
+        "application/json": Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.OBJECT)),
+    },
+    "Findings: JSON lines, or one JSON list.",
+)
 
 
 @post("/v1/findings", opt=SCOPE, status_code=200, tags=["Findings and trust"], operation_class=_Lines)

@@ -10,6 +10,7 @@ from litestar import Request, post
 from msgspec import Meta, Struct
 
 from aftergate.api.auth import OWN
+from aftergate.api.openapi import reads
 from aftergate.api.problems import Problem
 from aftergate.api.routes.tasks import asked, no
 from aftergate.authz.errors import BadRequest
@@ -78,7 +79,14 @@ def _each(core: Any, asking: Asking, bearer: tools.Bearer, ask: Ask, shown: Pres
             yield tools.Verdict(False, context, error_of(DENIED, "Access denied: the task is not alive", identifier))
 
 
-@post("/v1/mcp/evaluation", opt={"scope": OWN}, status_code=200, sync_to_thread=True, tags=["Agents"])
+@post(
+    "/v1/mcp/evaluation",
+    opt={"scope": OWN},
+    status_code=200,
+    sync_to_thread=True,
+    tags=["Agents"],
+    operation_class=reads({"application/json": Ask}),
+)
 def evaluate(core: Any, request: Request[Any, Any, Any], body: bytes) -> dict[str, Any]:
     """Whether an MCP message may go on: `{"decision": ..., "context": ...}`, for a batch `{"evaluations": [...]}` in its order.
 

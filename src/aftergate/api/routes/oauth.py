@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from litestar import MediaType, Request, Response, get, post
+from litestar.openapi.spec import OpenAPIType, Operation, Schema
 
 from aftergate.api.auth import OWN, PUBLIC, Refused
-from aftergate.api.presenting import form_of, known, oauth_error, presented, refused_as_oauth
+from aftergate.api.openapi import reads
+from aftergate.api.presenting import FORM, form_of, known, oauth_error, presented, refused_as_oauth
 from aftergate.authz.dpop import ALGORITHMS as DPOP_ALGORITHMS
 from aftergate.authz.tasks.answers import Refusal
 from aftergate.authz.tasks.jose import ALGORITHMS
@@ -20,7 +22,22 @@ from aftergate.service.tasks.exchange import Refused as NotIssued
 from aftergate.stores.errors import StoreUnavailable
 
 INTROSPECTION_JWT: Final = "application/token-introspection+jwt"
+JWKS: Final = "application/jwk-set+json"
 Answer = Response[Any]
+
+
+def _form(required: tuple[str, ...], *names: str) -> type[Operation]:
+    """A form's parameters in the OpenAPI document. Beside them go the ways in which a client proves itself (RFC 6749, RFC 7523)."""
+    every = (*required, *names, "client_id", "client_secret", "client_assertion", "client_assertion_type")
+    return reads(
+        {FORM: Schema(type=OpenAPIType.OBJECT, required=list(required), properties=dict.fromkeys(every, Schema(type=OpenAPIType.STRING)))}
+    )
+
+
+_EXCHANGE: Final = (
+    "subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type", "resource", "audience", "scope",
+    "authorization_details", "task_id", "requested_ttl_s",
+)  # fmt: skip
 
 
 def _form_route(
@@ -46,7 +63,14 @@ def _form_route(
         )
 
 
-@post("/oauth/token", opt={"scope": OWN}, status_code=200, sync_to_thread=True, tags=["Tokens"])
+@post(
+    "/oauth/token",
+    opt={"scope": OWN},
+    status_code=200,
+    sync_to_thread=True,
+    tags=["Tokens"],
+    operation_class=_form(("grant_type",), *_EXCHANGE),
+)
 def token(core: Any, request: Request[Any, Any, Any], body: bytes) -> Answer:
     """A token for a task: RFC 8693 exchange, or client_credentials for a workload acting for itself.
 
@@ -73,7 +97,14 @@ def token(core: Any, request: Request[Any, Any, Any], body: bytes) -> Answer:
     return _form_route(core, request, body, work, frozenset({"tasks"}))
 
 
-@post("/oauth/introspect", opt={"scope": OWN}, status_code=200, sync_to_thread=True, tags=["Tokens"])
+@post(
+    "/oauth/introspect",
+    opt={"scope": OWN},
+    status_code=200,
+    sync_to_thread=True,
+    tags=["Tokens"],
+    operation_class=_form(("token",), "token_type_hint"),
+)
 def introspect(core: Any, request: Request[Any, Any, Any], body: bytes) -> Answer:
     """Is a token alive, and what does it say (RFC 7662). With `Accept: application/token-introspection+jwt` the answer is signed (RFC 9701)."""
 
@@ -89,7 +120,15 @@ def introspect(core: Any, request: Request[Any, Any, Any], body: bytes) -> Answe
     return _form_route(core, request, body, work, frozenset({"tasks", "decide", "admin"}))
 
 
-@post("/oauth/revoke", opt={"scope": OWN}, status_code=200, sync_to_thread=True, tags=["Tokens"])
+@post(
+    "/oauth/revoke",
+    opt={"scope": OWN},
+    status_code=200,
+    sync_to_thread=True,
+    media_type=MediaType.TEXT,
+    tags=["Tokens"],
+    operation_class=_form(("token",), "token_type_hint"),
+)
 def revoke(core: Any, request: Request[Any, Any, Any], body: bytes) -> Answer:
     """End a token and all that were derived from it (RFC 7009). The answer is the same whether there was one or not."""
 
@@ -103,10 +142,10 @@ def revoke(core: Any, request: Request[Any, Any, Any], body: bytes) -> Answer:
     return _form_route(core, request, body, work, frozenset({"tasks", "admin"}))
 
 
-@get("/oauth/jwks", opt={"scope": PUBLIC}, sync_to_thread=False, tags=["Tokens"])
+@get("/oauth/jwks", opt={"scope": PUBLIC}, sync_to_thread=False, media_type=JWKS, tags=["Tokens"])
 def jwks(core: Any) -> Answer:
     """The public keys: those that sign tokens (next, current and retiring), and those of approvals. Keep them no longer than the header says."""
-    return Response(core.tasks.jwks(core.clock()), headers={"cache-control": "public, max-age=300"}, media_type="application/jwk-set+json")
+    return Response(core.tasks.jwks(core.clock()), headers={"cache-control": "public, max-age=300"}, media_type=JWKS)
 
 
 @get("/.well-known/oauth-authorization-server", opt={"scope": PUBLIC}, sync_to_thread=False, tags=["Tokens"])

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, Parameter
 from msgspec import Meta, Struct
 
 from aftergate.api.auth import OWN, Refused
+from aftergate.api.openapi import reads
 from aftergate.api.presenting import known, presented
 from aftergate.api.problems import Problem
 from aftergate.authz.tasks import details as d
@@ -174,14 +176,28 @@ def _answer(made: life.Made | life.Denied | Refusal) -> Response[dict[str, Any]]
     return Response(shown, status_code=202, headers={"location": f"{TASKS}/{made.task.id}"})
 
 
-@post(TASKS, opt={"scope": OWN}, status_code=201, sync_to_thread=True, tags=["Tasks"])
+@post(
+    TASKS,
+    opt={"scope": OWN},
+    status_code=201,
+    sync_to_thread=True,
+    tags=["Tasks"],
+    responses={202: ResponseSpec(dict[str, Any], generate_examples=False, description="Declared; it waits for an approval")},
+)
 def create(core: Any, request: Request[Any, Any, Any], data: NewTask) -> Response[dict[str, Any]]:
     """Declare a task. The policies are asked (`task.start`): 201, it is active; 202, it waits for an approval; 403, denied, with what would change it."""
     asking, shown = asked(core, request)
     return _answer(core.tasks.create(asking, _wanted(core, data), shown, core.clock()))
 
 
-@post(TASKS + "/{task_id:str}/start", opt={"scope": OWN}, status_code=200, sync_to_thread=True, tags=["Tasks"])
+@post(
+    TASKS + "/{task_id:str}/start",
+    opt={"scope": OWN},
+    status_code=200,
+    sync_to_thread=True,
+    tags=["Tasks"],
+    operation_class=reads({"application/json": Start}, required=False),
+)
 def start(core: Any, request: Request[Any, Any, Any], task_id: Id, body: bytes) -> Response[dict[str, Any]]:
     """Start a proposed task with its approval, which is used up. The key that the approval names proves itself (DPoP or client certificate)."""
     asking, shown = asked(core, request, spend=False)
@@ -206,7 +222,7 @@ def _optional(body: bytes, kind: Any) -> Any:
 def listed(
     core: Any,
     request: Request[Any, Any, Any],
-    in_state: Annotated[FromQuery[m.State | None], Parameter(query="state")] = None,
+    in_state: Annotated[m.State | None, Parameter(query="state")] = None,
     everybody: FromQuery[bool] = False,
     before: Annotated[FromQuery[str | None], Parameter(description="RFC 3339: only tasks declared before then")] = None,
     limit: Annotated[FromQuery[int], Parameter(ge=1, le=500)] = 100,
@@ -244,13 +260,27 @@ def _finish(core: Any, request: Request[Any, Any, Any], task_id: str, state: m.S
     return view(done)
 
 
-@post(TASKS + "/{task_id:str}/complete", opt={"scope": OWN}, status_code=200, sync_to_thread=True, tags=["Tasks"])
+@post(
+    TASKS + "/{task_id:str}/complete",
+    opt={"scope": OWN},
+    status_code=200,
+    sync_to_thread=True,
+    tags=["Tasks"],
+    operation_class=reads({"application/json": End}, required=False),
+)
 def complete(core: Any, request: Request[Any, Any, Any], task_id: Id, body: bytes) -> dict[str, Any]:
     """The work is done: the task ends, and with it every task below it and every token of theirs."""
     return _finish(core, request, task_id, m.State.COMPLETED, body)
 
 
-@post(TASKS + "/{task_id:str}/cancel", opt={"scope": OWN}, status_code=200, sync_to_thread=True, tags=["Tasks"])
+@post(
+    TASKS + "/{task_id:str}/cancel",
+    opt={"scope": OWN},
+    status_code=200,
+    sync_to_thread=True,
+    tags=["Tasks"],
+    operation_class=reads({"application/json": End}, required=False),
+)
 def cancel(core: Any, request: Request[Any, Any, Any], task_id: Id, body: bytes) -> dict[str, Any]:
     """Call a task off; it ends as it would when completed."""
     return _finish(core, request, task_id, m.State.CANCELLED, body)

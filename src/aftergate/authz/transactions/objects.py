@@ -21,6 +21,7 @@ PREFIX: Final = b"tx-approval/v1\n"
 BATCH_PREFIX: Final = b"tx-approval-batch/v1\n"
 VERSION: Final = "tx-approval/v1"
 BATCH_VERSION: Final = "tx-approval-batch/v1"
+DEFAULT_TTL_S: Final = 600
 
 # Members of the evaluation's context that belong to the transaction. The rest (time, address, session) may differ between
 # denial and execution: policies judge it again then.
@@ -75,7 +76,7 @@ class Asked(Struct, frozen=True):
     """What the denying policies ask for, all of them together."""
 
     needs: tuple[Need, ...] = ()
-    ttl_s: int = 600  # how long approvers have, and then how long the approval may be used
+    ttl_s: int = DEFAULT_TTL_S  # how long approvers have, and then how long the approval may be used
     device_bound: bool = False
     batch: bool = False  # one approval may cover a declared list
     policies: tuple[str, ...] = ()
@@ -92,8 +93,10 @@ class Asked(Struct, frozen=True):
         return max((need.quorum for need in self.needs), default=1)
 
 
-def asked_of(advice: Sequence[Advice], everywhere: Sequence[str] = ()) -> Asked | None:
-    """What several forbids ask for at once, or None if no approval could lift them all. `everywhere` are groups that may break any glass."""
+def asked_of(advice: Sequence[Advice], everywhere: Sequence[str] = (), *, ttl_s: int = DEFAULT_TTL_S) -> Asked | None:
+    """What several forbids ask for at once, or None if no approval could lift them all. `everywhere` are groups that may break any glass;
+    `ttl_s` holds where a policy names no time.
+    """
     if not advice or any(one.kind != APPROVAL for one in advice):
         return None
     machine = tuple(sorted({one.machine for one in advice})) if all(one.machine for one in advice) else ()
@@ -105,7 +108,7 @@ def asked_of(advice: Sequence[Advice], everywhere: Sequence[str] = ()) -> Asked 
     glass = tuple(tuple(sorted({*one.break_glass, *everywhere})) for one in advice)
     return Asked(
         needs,
-        min(one.ttl_s for one in advice),
+        min(one.ttl_s or ttl_s for one in advice),
         any(one.device_bound for one in advice),
         all(one.batch for one in advice),
         tuple(sorted(one.policy for one in advice)),

@@ -38,7 +38,13 @@ class Keys:
     def verify(self, token: str, now_ms: int) -> binding.Binding | binding.Refusal:
         """A binding token of this server. Raises: StoreUnavailable."""
         known = self._core.tasks.signing.for_kid(binding.kid_of(token), now_ms)
-        return binding.verify(token, KeySet([ECKey.import_key(each) for each in known["keys"]]), iss=self._core.url, aud=self._core.url + REQUESTS, now_ms=now_ms)
+        return binding.verify(
+            token,
+            KeySet([ECKey.import_key(each) for each in known["keys"]]),
+            iss=self._core.url,
+            aud=self._core.url + REQUESTS,
+            now_ms=now_ms,
+        )
 
     def detached(self, body: bytes, now_ms: int) -> str:
         """A JWS over a body that travels beside it (RFC 7515, appendix F)."""
@@ -51,6 +57,11 @@ class Keys:
 def _key(held: SigningKey) -> ECKey:
     assert held.private is not None, "a signer has its private half"
     return ECKey.import_key(held.private)
+
+
+def overruled(decision: Decision) -> bool:
+    """Whether the store holds other values than the request gives for its subject or resource."""
+    return any(name.startswith(("subject.", "resource.")) for name in decision.conflicts)
 
 
 def entity_wire(entity: Entity) -> dict[str, Any]:
@@ -79,7 +90,10 @@ def offer(
     """
     if decision.allowed or decision.outcome != "approval":
         return None
-    asked = asked_of(decision.advice, (core.settings.breakglass_group,) if core.settings.breakglass_group else ())
+    if overruled(decision):
+        return None  # policies judged what is stored, while people would be shown what the request says
+    everywhere = (core.settings.breakglass_group,) if core.settings.breakglass_group else ()
+    asked = asked_of(decision.advice, everywhere, ttl_s=core.settings.approval_ttl_s)
     if asked is None:
         return None
     task_id = request.context.get("task_id")

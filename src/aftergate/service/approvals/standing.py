@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from aftergate.authz.transactions.machine import folded
 from aftergate.authz.wire import EvaluationRequest
 from aftergate.stores import people
 from aftergate.stores.approvals import About
 from aftergate.stores.people import Person
+from aftergate.stores.tables.base import api_keys
 
 if TYPE_CHECKING:
     from aftergate.authz.transactions.binding import Binding
@@ -45,7 +46,11 @@ def requester_of(
     transaction = context.get("transaction")
     if isinstance(transaction, dict):
         on_behalf |= _named(transaction.get("on_behalf_of"))
-    said = {ask.subject.id, f"{ask.subject.type}:{ask.subject.id}", *acting, *on_behalf, *({given.person} if given.person else set())}
+    callers = {given.caller, *(one.caller for one in bindings)}
+    # Who holds a key is not known to the server; who is said to, by having its name as an alias, does not approve what it asked for.
+    holders = connection.execute(select(api_keys.c.name).where(api_keys.c.id.in_(sorted(callers)))).scalars()
+    person = {given.person} if given.person else set()
+    said = {ask.subject.id, f"{ask.subject.type}:{ask.subject.id}", *acting, *on_behalf, *person, *callers, *holders}
     everybody = people.everybody(connection)
     known = [person for person in everybody if folded(person.names) & folded(said)]
     own = tuple(person for person in everybody if folded(person.names) & folded({ask.subject.id}))

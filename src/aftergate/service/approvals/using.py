@@ -87,7 +87,7 @@ def present(core: Core, request: EvaluationRequest, presented: Presented, now_ms
     if approval_id is None:
         return None
     with core.db.read() as connection:
-        found = store.by_item(connection, approval_id) if len(approval_id) <= 64 else None
+        found = store.by_item(connection, approval_id) if len(approval_id) <= 64 and "\0" not in approval_id else None
     # 1. There is one, and this caller is one of those it was made for. Whether there is one is nobody else's business.
     if found is None or presented.caller not in found[0].object["callers"]:
         return Presentation(approval_id, "approval_unverifiable", "no such approval for this caller")
@@ -189,7 +189,7 @@ def _asks_more(core: Core, request: EvaluationRequest, approval: Approval, place
     if not advice:
         return False  # without it they say yes, or no for reasons that no approval lifts: then they say it again after this
     everywhere = (core.settings.breakglass_group,) if core.settings.breakglass_group else ()
-    asked = asked_of(advice, everywhere)
+    asked = asked_of(advice, everywhere, ttl_s=core.settings.approval_ttl_s)
     if asked is None or now_ms >= approval.state.approved_ms + asked.ttl_s * 1000:
         return True
     if approval.state.by_policy:

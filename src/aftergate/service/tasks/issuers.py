@@ -25,6 +25,7 @@ TIMEOUT_S: Final = 5
 LARGEST_B: Final = 1_048_576
 KEEP_MS: Final = 600_000
 AGAIN_MS: Final = 10_000  # an unknown key id asks the issuer again at most this often
+DOWN_MS: Final = 3_000  # an issuer that gave no answer is asked again after this
 STALE_MS: Final = 86_400_000  # keys are used for so long while the issuer does not answer
 
 
@@ -60,6 +61,7 @@ class IssuerKeys:
         self._static = dict(static or {})
         self._held: dict[str, _Held] = {}
         self._locks: dict[str, threading.Lock] = {}
+        self._down_ms: dict[str, int] = {}
         self._guard = threading.Lock()
         self._resolver = resolver
         self._client = httpx2.Client(
@@ -84,9 +86,12 @@ class IssuerKeys:
                 if (knows and now - held.at_ms < KEEP_MS) or now - held.tried_ms < AGAIN_MS:
                     return held.jwks
                 held.tried_ms = now
+            if held is None and 0 <= now - self._down_ms.get(issuer, -DOWN_MS) < DOWN_MS:
+                raise IssuerUnavailable("the issuer does not answer", where=issuer)
             try:
                 jwks = self._fetch(issuer)
             except IssuerUnavailable:
+                self._down_ms[issuer] = self._clock()  # nobody who comes with a token waits for what just failed
                 if held is None or now - held.at_ms > STALE_MS:
                     raise
                 return held.jwks
