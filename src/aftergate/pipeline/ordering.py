@@ -78,10 +78,12 @@ class Sequencer:
 
     def _tied(self, events: list[Event]) -> list[Event]:
         """Of events of one time, in order, the first of each."""
+        size = len(events)
+        if size == 2 and events[0].id != events[1].id:  # most ties: two calls in one second
+            return events if events[0].id < events[1].id else [events[1], events[0]]
         events.sort(key=_NAME)
         kept: list[Event] = []
         first = 0
-        size = len(events)
         for index in range(1, size + 1):
             if index < size and events[index].id == events[first].id and events[index].part == events[first].part:
                 continue
@@ -99,6 +101,11 @@ class Sequencer:
             else:
                 kept.append(event)
         return kept
+
+
+def times_of(events: list[Event]) -> list[int]:
+    """When they happened."""
+    return [event.time for event in events]
 
 
 def _rising(events: list[Event]) -> bool:

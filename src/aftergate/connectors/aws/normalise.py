@@ -126,7 +126,7 @@ class CloudTrail:
     def _no_id(line: bytes) -> str:
         import hashlib
 
-        return hashlib.sha256(line).hexdigest()[:32]
+        return hashlib.sha256(line.removesuffix(b"\n")).hexdigest()[:32]
 
     def _caller(self, who: Who, *, first: bool) -> _Caller:
         """A caller other than the last one with its key. The first with a key is kept by the key alone, since most keys have but one."""
