@@ -7,7 +7,7 @@ different things under one time and id, their content decides, never which came 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any
@@ -39,9 +39,7 @@ class Sequencer:
 
     def release(self, watermark: int | None) -> list[Event]:
         """All events before `watermark` (None: all), in order and without duplicates."""
-        held = self._held
-        if not _rising(held):
-            held.sort(key=_TIME)  # whole numbers sort twice as fast as tuples; ids and parts decide only among events of one time
+        held = _by_time(self._held)
         cut = len(held) if watermark is None else bisect_left(held, watermark, key=_TIME)
         out, self._held = held[:cut], held[cut:]
         if not out:
@@ -116,6 +114,32 @@ def _rising(events: list[Event]) -> bool:
             return False
         before = event.time
     return True
+
+
+def _by_time(events: list[Event]) -> list[Event]:
+    """These events by time; those of one time stay in the order they are in.
+
+    Mostly a few are late by a little: they are put where they belong, which takes a tenth of sorting all.
+    """
+    if _rising(events):
+        return events
+    found: list[Event] = []
+    left = len(events) // 32  # that many out of order are cheaper to put in place than to sort
+    newest = events[0].time
+    for event in events:
+        time = event.time
+        if time >= newest:
+            found.append(event)
+            newest = time
+            continue
+        at = bisect_right(found, time, key=_TIME)
+        left -= 1
+        if left < 0 or len(found) - at > 10_000:
+            return sorted(
+                events, key=_TIME
+            )  # whole numbers sort twice as fast as tuples; ids and parts decide only among events of one time
+        found.insert(at, event)
+    return found
 
 
 def advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[int, bool]:
