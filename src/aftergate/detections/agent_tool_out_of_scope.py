@@ -13,6 +13,7 @@ from aftergate.detections.reasoning import span, when
 from aftergate.lineage.state import DAY_MS, HOUR_MS, MINUTE_MS
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Event, Kind, Severity
+from aftergate.vocabulary.patterns import regex
 
 _SLACK_MS = 10 * MINUTE_MS  # clocks differ, and a last call may be under way when a task ends
 _HABIT_CALLS = 30
@@ -20,7 +21,7 @@ _HABIT_DAYS = 2
 _RETRIES = 3
 _TRIES_KEPT = 100
 # search_tickets_v2, search_tickets-2.1, v1.search_tickets, searchTicketsV2: the same tool in another version
-_VERSION = re.compile(
+_VERSION = regex(
     r"(?:^v\d+(?:\.\d+)*[._-])|(?:[._-]?v\d+(?:[._]\d+)*\Z)|(?:[._-]\d+(?:\.\d+)*\Z)|(?:[._-](?:old|new|legacy|beta|latest)\Z)",
     re.IGNORECASE,
 )

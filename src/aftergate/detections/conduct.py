@@ -15,16 +15,17 @@ from aftergate.detections.reasoning import RENTED, established, org_egress, same
 from aftergate.lineage.state import DAY_MS, Identity, Life
 from aftergate.lineage.tracking import World, plain
 from aftergate.vocabulary import Event, Severity, Target
+from aftergate.vocabulary.patterns import regex
 
 IAC = frozenset({"terraform", "pulumi", "helm", "cloudformation", "argocd", "flux", "github-actions", "crossplane"})
-_RUN = re.compile(r"(?<!\d)\d{6,19}(?:[-_.]\d{1,3})?(?!\d)")
-_CI_NAME = re.compile(
+_RUN = regex(r"(?<!\d)\d{6,19}(?:[-_.]\d{1,3})?(?!\d)")
+_CI_NAME = regex(
     r"gha|github|gitlab|(?:^|[-_/])ci(?:[-_/]|$)|run|build|job|pipe|deploy|release|circle|bitbucket|terra|(?:^|[-_/])tf(?:[-_/]|$)|spacelift|atlantis|argo|action|iac|infra",
     re.IGNORECASE,
 )
-_SDK_NAME = re.compile(r"^(?:aws-(?:go-)?sdk|botocore|boto|aws-cli|session)", re.IGNORECASE)  # names that SDKs make up
-_REFUSED = re.compile(r"denied|unauthori[sz]ed|forbidden|not.?allowed|403|UnmodifiableEntity", re.IGNORECASE)
-_ACCOUNT = re.compile(r"\d{12}")
+_SDK_NAME = regex(r"^(?:aws-(?:go-)?sdk|botocore|boto|aws-cli|session)", re.IGNORECASE)  # names that SDKs make up
+_REFUSED = regex(r"denied|unauthori[sz]ed|forbidden|not.?allowed|403|UnmodifiableEntity", re.IGNORECASE)
+_ACCOUNT = regex(r"\d{12}")
 
 
 class Place(NamedTuple):

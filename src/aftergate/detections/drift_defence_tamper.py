@@ -12,6 +12,7 @@ from aftergate.detections.conduct import Practice, automation, band, began, plac
 from aftergate.detections.reasoning import established, span, when, who
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Detail, Event, Tag
+from aftergate.vocabulary.patterns import regex
 
 # 3: blinds the defenders or drops a safeguard for everybody; 2: weakens one safeguard; 1: may; what is not named goes by its tags
 _WEIGHT = {
@@ -28,7 +29,7 @@ _WEIGHT = {
     "config:StartConfigurationRecorder": 0, "guardduty:CreateIPSet": 2, "guardduty:UpdateIPSet": 2, "lambda:UpdateEventSourceMapping": 0, "delete named location": 1,
     "workflows.delete_workflow_run": 0,
 }  # fmt: skip
-_MISHAP = re.compile(
+_MISHAP = regex(
     r"throttl|limit.?exceeded|timeout|unavailable|internal|expired|dry.?run|already|validation|in.?use", re.IGNORECASE
 )  # errors that tell no intent
 _ADMIN_PORTS = (22, 23, 135, 139, 445, 1433, 1521, 2375, 3306, 3389, 5432, 5900, 5985, 6379, 9200, 27017)

@@ -27,12 +27,13 @@ from aftergate.detections.reasoning import established, when, who
 from aftergate.lineage.state import DAY_MS, Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Event, Subject, Tag
+from aftergate.vocabulary.patterns import regex
 
-_EVERYBODY = re.compile(
+_EVERYBODY = regex(
     r"\ball(?:users|authenticatedusers)\b|/groups/global/|people_with_link|public_on_the_web|^anyone$|anonymous|^everyone$|^public$",
     re.IGNORECASE,
 )
-_MAIL = re.compile(r"(?:[a-z]+:)?[^\s@]+@([a-z0-9.-]+\.[a-z]{2,})", re.IGNORECASE)
+_MAIL = regex(r"(?:[a-z]+:)?[^\s@]+@([a-z0-9.-]+\.[a-z]{2,})", re.IGNORECASE)
 _FREE = frozenset(
     "gmail.com googlemail.com outlook.com hotmail.com live.com yahoo.com proton.me protonmail.com icloud.com gmx.com gmx.net mail.ru yandex.ru tutanota.com".split()
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
@@ -14,10 +12,11 @@ from aftergate.detections.reasoning import agent_new, homes, machine_named, nove
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import B_IDENTITY_CLASS, Facts, plain
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Tag
+from aftergate.vocabulary.patterns import regex
 
 _EPISODE_MS = 6 * HOUR_MS
 _NOBODY = frozenset({"unidentified caller", "anonymous", "unknown", "system:anonymous", "unidentified role"})
-_WORD = re.compile(r"[a-z][a-z0-9]{3,}")
+_WORD = regex(r"[a-z][a-z0-9]{3,}")
 _COMMON = frozenset(
     {
         "role",

@@ -13,23 +13,24 @@ from aftergate.detections.reasoning import RENTED, established, place, strangene
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import RANK, Event, Severity, Tag
+from aftergate.vocabulary.patterns import regex
 
 _BULK = 100  # messages within a day after the rule that are more than ordinary work, when ten times the usual
 _BULK_REQUESTS = 30  # the same for Graph, where one request lists many messages
 _MAILBOXES = 3  # mailboxes in which one connector makes the same rule
-_ADDRESS = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
+_ADDRESS = regex(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
 _SENDS = frozenset(
     "forwardto forwardasattachmentto redirectto forwardingsmtpaddress forwardingaddress blindcopyto copyto redirectmessageto addtorecipients "
     "journalemailaddress email_forwarding_destination_address email_forwarding_destination recipients new_value "
     "email_monitor_dest_email destination_email".split()
 )
-_HIDING_FOLDERS = re.compile(r"rss|conversation history|archive|junk|deleted items|notes|sync issues|clutter|trash", re.IGNORECASE)
-_LURES = re.compile(
+_HIDING_FOLDERS = regex(r"rss|conversation history|archive|junk|deleted items|notes|sync issues|clutter|trash", re.IGNORECASE)
+_LURES = regex(
     r"invoice|payment|bank|wire|iban|swift|payroll|salary|remittance|transfer|contract|password|security|phish|hack|malware|suspicious|verif|"
     r"helpdesk|mfa|sign-?in|docusign|rechnung|zahlung|facture|paiement|factura|pago",
     re.IGNORECASE,
 )
-_THROWAWAY = re.compile(
+_THROWAWAY = regex(
     r"throwaway|mailinator|guerrilla|temp-?mail|tempmail|yopmail|10minute|sharklaser|trashmail|getnada|maildrop|discard|burner",
     re.IGNORECASE,
 )

@@ -13,8 +13,9 @@ from aftergate.detections.reasoning import established, span, when, who
 from aftergate.lineage.state import HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Event, Kind, Tag
+from aftergate.vocabulary.patterns import regex
 
-_TOP = re.compile(
+_TOP = regex(
     r"administratoraccess|iamfullaccess|poweruseraccess|organizationsfullaccess|clusteradminpolicy|eksadminpolicy|global administrator|company administrator|"
     r"privileged role admin|privileged authentication admin|application administrator|hybrid identity admin|conditional access administrator|"
     r"security administrator|user access administrator|^owner$|roles/owner|roles/editor|securityadmin|organizationadmin|roleadmin|serviceaccounttokencreator|"
@@ -23,15 +24,15 @@ _TOP = re.compile(
     r"realm-admin|manage-users|^root$|_seed_admin",
     re.IGNORECASE,
 )
-_SMALL = re.compile(
+_SMALL = regex(
     r"read[-_ ]?only|readonlyaccess|view(?:er|only)|\bread(?:er)?\b|list(?:er)?\b|auditor|report admin|guest|monitor", re.IGNORECASE
 )
-_BROAD = re.compile(r"full ?access|admin|\bwrite\b|maintain|manage", re.IGNORECASE)
-_ESCALATE = re.compile(
+_BROAD = regex(r"full ?access|admin|\bwrite\b|maintain|manage", re.IGNORECASE)
+_ESCALATE = regex(
     r"\*|iam:\*|iam:(?:put|attach|create|update|setdefault|add|pass)\w*|sts:\*|sts:assumerole|lambda:\*|organizations:\*|kms:\*|secretsmanager:\*",
     re.IGNORECASE,
 )
-_READS = re.compile(r"[\w-]+:(?:get|list|describe|head|view|query|batchget)", re.IGNORECASE)
+_READS = regex(r"[\w-]+:(?:get|list|describe|head|view|query|batchget)", re.IGNORECASE)
 _AZURE = {  # built-in roles, https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
     "8e3af657-a8ff-443c-a75c-2fe8c4bcb635": (3, "Owner"),
     "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9": (3, "User Access Administrator"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Final
 
@@ -13,10 +12,11 @@ from aftergate.detections.reasoning import agent_new, established, novelty, plac
 from aftergate.lineage.state import HOUR_MS, MINUTE_MS
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Action, Bit, Event, Kind, Severity, Shape
+from aftergate.vocabulary.patterns import regex
 
 _WINDOW_MS: Final = 10 * MINUTE_MS
 _FEW, _SOME, _MANY = 6, 8, 14  # distinct categories
-_SENSITIVE = re.compile(
+_SENSITIVE = regex(
     r"iam|role|polic|user|group|account|organi[sz]ation|secret|key|permission|grant|principal|application|directory|credential|trust|domain|identity|binding|selfsubject|calleridentity|token|admin"
 )
 _NOBODY = frozenset({"unidentified caller", "anonymous", "unknown", "system:anonymous"})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
 from aftergate.vocabulary import Action, Kind, Tag
+from aftergate.vocabulary.patterns import regex
 
 _GRAVE = frozenset(
     {Tag.PRIVILEGE_GRANT, Tag.CREDENTIAL_ADD, Tag.TRUST_CHANGE, Tag.FACTOR_RESET, Tag.FACTOR_ADD, Tag.FACTOR_REMOVE, Tag.PASSWORD_CHANGE}
@@ -23,15 +23,13 @@ _GRAVE = frozenset(
 _SERIOUS = frozenset(
     {Tag.SECRET_READ, Tag.REMOTE_EXEC, Tag.MAIL_READ, Tag.AI_INVOKE, Tag.DEFENCE_CHANGE, Tag.IDENTITY_ENABLE, Tag.REVOKE, Tag.APP_CREATE}
 )
-_STORES = re.compile(
+_STORES = regex(
     r"s3|dynamodb|rds|sql|redshift|athena|glue|bigquery|storage|spanner|firestore|secret|kms|iam|organizations|sso|identitystore|role|polic|users?\Z|groups?\Z|"
     r"directory|serviceprincipals|applications|cloudresourcemanager|snapshot|backup|vault"
 )
 # where names, certificates and traffic point: who changes them stands in for the organisation
-_NAMES = re.compile(
-    r"route53|(?:^|[^a-z])dns|acm(?:-pca)?\Z|certificate|domains?\Z|cloudfront|frontdoor|k8s-ingresses|trafficmanager|privateca"
-)
-_VERB = re.compile(
+_NAMES = regex(r"route53|(?:^|[^a-z])dns|acm(?:-pca)?\Z|certificate|domains?\Z|cloudfront|frontdoor|k8s-ingresses|trafficmanager|privateca")
+_VERB = regex(
     r"^(?:BatchGet|List|Describe|Get|Search|Lookup|Simulate|Check|Discover|Query|Scan|Head|Test|Count|Fetch|AggregatedList|Analyze|View)(?=[A-Z0-9]|$)"
 )
 _SMALL_VERBS = frozenset({"list", "get", "aggregatedlist", "search", "query", "watch", "describe", "batchget"})

@@ -12,11 +12,12 @@ from aftergate.detections.reasoning import established, place, strangeness, when
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import RANK, Event, Severity, Tag
+from aftergate.vocabulary.patterns import regex
 
 _ROLLOUT = 5  # other people who use or authorise an app make it the organisation's
 # what a permission opens: 4 the tenant or everybody's rights, 3 all content of a person or the organisation, 2 some content, 1 little, 0 sign-in only
 _WEIGHTS: tuple[tuple[int, re.Pattern[str]], ...] = tuple(
-    (weight, re.compile(pattern, re.IGNORECASE))
+    (weight, regex(pattern, re.IGNORECASE))
     for weight, pattern in (
         (
             0,
@@ -74,8 +75,8 @@ _SPELT = frozenset(
     "microsoft outlook sharepoint onedrive google docusign dropbox salesforce atlassian confluence servicenow linkedin".split()
 )
 _TWINS = str.maketrans("0134578$@|аеорсухіјѕԁӏαονιρτκ", "oleastbsalaeopcyxijsdlaoviptk")
-_OKTA_SCOPE = re.compile(r"okta\.\w+\.\w+|openid|profile|email|phone|address|groups|offline_access|[a-z_]+\.(?:read|write|manage)")
-_WORDS = re.compile(r"[^\W_]+", re.UNICODE)
+_OKTA_SCOPE = regex(r"okta\.\w+\.\w+|openid|profile|email|phone|address|groups|offline_access|[a-z_]+\.(?:read|write|manage)")
+_WORDS = regex(r"[^\W_]+", re.UNICODE)
 
 
 class _Grant(Struct):

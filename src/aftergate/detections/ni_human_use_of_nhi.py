@@ -9,9 +9,10 @@ from aftergate.detections.reasoning import MACHINE, NONHUMAN, RENTED, homes, mac
 from aftergate.lineage.state import Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Severity, Tag
+from aftergate.vocabulary.patterns import regex
 
 # the single sign-on portal's own call; people's federation brokers use the libraries that GetSigninToken is written for
-_PORTAL = re.compile(r"jersey/|\$\{project\.version\}|sso\.amazonaws|signin\.amazonaws", re.IGNORECASE)
+_PORTAL = regex(r"jersey/|\$\{project\.version\}|sso\.amazonaws|signin\.amazonaws", re.IGNORECASE)
 _SHELLS = frozenset({"cli", "tool"})
 
 

@@ -6,20 +6,20 @@ HCP Terraform "dynamic credentials", CircleCI "OIDC tokens", Buildkite "OIDC". G
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from aftergate.vocabulary import Event, Shape, Tag
+from aftergate.vocabulary.patterns import regex
 
-_GITHUB = re.compile(r"(?:^|:)repo(?:sitory)?:([^:@/]+)(?:@\d+)?/([^:@]+)(?:@\d+)?(?::(.*))?\Z")
-_GITLAB = re.compile(r"project_path:([^:]+)(?::ref_type:([^:]+):ref:(.+))?\Z")
-_TERRAFORM = re.compile(r"organization:([^:]+):project:([^:]+):workspace:([^:]+)(?::run_phase:(\w+))?")
-_BUILDKITE = re.compile(r"organization:([^:]+):pipeline:([^:]+)(?::ref:([^:]+))?")
-_CIRCLE = re.compile(r"org/([0-9a-f-]+)/project/([0-9a-f-]+)(?:/|\Z)")
-_AZURE = re.compile(r"(?:sc|p)://([^/]+/[^/]+(?:/.+)?)\Z")
+_GITHUB = regex(r"(?:^|:)repo(?:sitory)?:([^:@/]+)(?:@\d+)?/([^:@]+)(?:@\d+)?(?::(.*))?\Z")
+_GITLAB = regex(r"project_path:([^:]+)(?::ref_type:([^:]+):ref:(.+))?\Z")
+_TERRAFORM = regex(r"organization:([^:]+):project:([^:]+):workspace:([^:]+)(?::run_phase:(\w+))?")
+_BUILDKITE = regex(r"organization:([^:]+):pipeline:([^:]+)(?::ref:([^:]+))?")
+_CIRCLE = regex(r"org/([0-9a-f-]+)/project/([0-9a-f-]+)(?:/|\Z)")
+_AZURE = regex(r"(?:sc|p)://([^/]+/[^/]+(?:/.+)?)\Z")
 DEFAULT_BRANCHES = frozenset({"main", "master", "trunk", "default", "develop"})
 
 

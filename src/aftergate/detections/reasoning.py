@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from aftergate.events.clock import to_iso
 from aftergate.lineage.state import DAY_MS, Identity, Life
 from aftergate.lineage.tracking import World
 from aftergate.vocabulary import Agent, Event, Origin
+from aftergate.vocabulary.patterns import regex
 
 RENTED = frozenset({"hosting", "vpn", "tor"})  # networks anybody can rent a place in
 MACHINE = frozenset({"hosting", "vpn", "tor", "cloud"})
@@ -147,7 +147,7 @@ def same_program(a: Agent, b: Agent) -> bool:
 
 SCRIPTED = frozenset({"http_library", "headless", "tool"})  # agent kinds that no person's own program has
 NONHUMAN = frozenset({"workload", "third_party_app", "agent"})
-_MACHINE_NAME = re.compile(
+_MACHINE_NAME = regex(
     r"(?:^|[^a-z])(?:svc|srv|service|serviceaccount|bot|robot|daemon|cron|batch|automation|pipeline|deploy(?:er)?|runner|sync|importer?|exporter?|"
     r"backup|agent|api|integration|provision(?:ing|er)?|connector|scanner|monitor(?:ing)?|etl|ci|cd)(?:[^a-z]|$)"
 )
@@ -231,6 +231,6 @@ def test_named(*names: str | None) -> bool:
     return any(name and _TEST_NAME.search(name.lower()) for name in names)
 
 
-_TEST_NAME = re.compile(
+_TEST_NAME = regex(
     r"(?:^|[^a-z])(?:dev|develop|development|test|testing|tests|sandbox|staging|stage|playground|demo|qa|lab|nonprod|preview)(?:[^a-z]|$)"
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, lower, on, raise_to, subject_of
@@ -12,10 +10,11 @@ from aftergate.detections.reasoning import test_named, when
 from aftergate.lineage.state import DAY_MS
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Event, Kind, Severity, Shape, Tag
+from aftergate.vocabulary.patterns import regex
 
 _FEDERATED = "the federated credentials"  # Entra names the credential, not the subject behind it
 _ENOUGH = 3  # earlier runs that make a habit
-_DIGITS = re.compile(r"\d+")
+_DIGITS = regex(r"\d+")
 _UNREVIEWED = frozenset({"pull_request", "pull_request_target", "issue_comment", "fork", "issues", "merge_request_event"})
 
 

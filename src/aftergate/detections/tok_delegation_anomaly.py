@@ -13,9 +13,10 @@ from aftergate.detections.reasoning import established, span, strangeness, test_
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts, plain
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Shape, Tag
+from aftergate.vocabulary.patterns import regex
 
-_NUMBERS = re.compile(r"\d{12}|[a-z]{2}-[a-z]+-\d|\d+")
-_POWERFUL = re.compile(
+_NUMBERS = regex(r"\d{12}|[a-z]{2}-[a-z]+-\d|\d+")
+_POWERFUL = regex(
     r"(?:^|[^a-z])(?:[a-z]*admin[a-z]*|root|owner|org|organi[sz]ation[a-z]*|break-?glass|bootstrap|master|super[a-z]*|masters|poweruser[a-z]*|god|emergency|control-?tower[a-z]*)(?:[^a-z]|\Z)"
 )
 _LIMIT = 100_000

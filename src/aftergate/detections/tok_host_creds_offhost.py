@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from msgspec import Struct
 
 from aftergate.detections.api import Meta, Rule, on, subject_of
@@ -11,10 +9,11 @@ from aftergate.detections.reasoning import novelty, place, same_place, same_prog
 from aftergate.lineage.state import DAY_MS, Identity, Life, Mint
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Origin, Severity, Shape
+from aftergate.vocabulary.patterns import regex
 
-_INSTANCE = re.compile(r"/i-[0-9a-f]{8,17}\Z")
+_INSTANCE = regex(r"/i-[0-9a-f]{8,17}\Z")
 # sessions of managed compute are named by the service, so the credential was handed out inside it
-_FUNCTION = re.compile(r"(?:aws:ec2-instance|ecs-tasks|eks-pod-identity|AWSCodeBuild-|/eks-[\w-]+-[0-9a-f-]{36}\Z)")
+_FUNCTION = regex(r"(?:aws:ec2-instance|ecs-tasks|eks-pod-identity|AWSCodeBuild-|/eks-[\w-]+-[0-9a-f-]{36}\Z)")
 _CLOUD_OF = {"aws": "aws", "gcp": "gcp"}
 _AGENT_CHANNELS = frozenset({"ssmmessages", "ec2messages"})  # the management agent on the machine itself
 _OUTSIDE = frozenset({"hosting", "vpn", "tor", "isp", "mobile", "relay"})

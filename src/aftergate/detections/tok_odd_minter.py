@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from msgspec import Struct, field
 
 from aftergate.detections.api import Meta, Rule, lower, on, subject_of
@@ -13,10 +11,11 @@ from aftergate.detections.reasoning import established, machine_named, place, st
 from aftergate.lineage.state import DAY_MS, HOUR_MS, Identity
 from aftergate.lineage.tracking import Facts, plain
 from aftergate.vocabulary import Event, Kind, Severity, Subject, Tag
+from aftergate.vocabulary.patterns import regex
 
 _SOURCES = ("kubernetes.", "gcp.", "aws.", "entra.", "vault")
 _LIMIT = 20_000
-_MACHINE_NAME = re.compile(
+_MACHINE_NAME = regex(
     r"(?:^|[^a-z])(?:svc|service|bot|robot|machine|app|ci|cd|deploy(?:er)?|backup|sync|batch|mailer|exporter|importer|agent|probe|etl|job|worker|api)(?:[^a-z]|\Z)"
 )
 

@@ -10,9 +10,10 @@ from aftergate.detections.api import Meta, Rule, on, subject_of
 from aftergate.detections.reasoning import RENTED, place, same_place, same_program, span, strangeness, who
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Agent, Bit, Event, Kind, Origin, Severity
+from aftergate.vocabulary.patterns import regex
 
 RETRY_MS = 60_000  # tabs and retries send one token within seconds
-_SAID = re.compile(r"reuse|stale token|already (?:been )?(?:used|rotated|redeemed)", re.IGNORECASE)
+_SAID = regex(r"reuse|stale token|already (?:been )?(?:used|rotated|redeemed)", re.IGNORECASE)
 
 
 class Spend(Struct, gc=False):

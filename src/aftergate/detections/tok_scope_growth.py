@@ -12,11 +12,12 @@ from aftergate.detections.reasoning import place, when, who
 from aftergate.lineage.state import Life
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Bit, Event, Kind, Severity, Subject, Tag
+from aftergate.vocabulary.patterns import regex
 
 ANCESTORS = 5000  # generations of a family looked back
 HISTORY = 3  # grants of one client before a new scope means growth
 SPREAD = 3  # other identities with the same scope through the same client: the application's new version
-_ADMIN = re.compile(
+_ADMIN = regex(
     r"(?:[.:_/-]|^)(?:manage|admin|root|owner|sudo|full_?access|impersonat\w*)(?:$|[.:_/-])|okta\.\w+\.manage|accessasuser\.all|full_access_as"
     r"|(?:directory|rolemanagement|approleassignment|application|policy|user|group|groupmember|organization|domain|files|sites|mail|mailboxsettings"
     r"|privilegedaccess|authenticationmethod|userauthenticationmethod|device\w*|identity\w*|conditionalaccess|synchronization|exchange)\.\w*(?:readwrite|manage|write)"
@@ -24,8 +25,8 @@ _ADMIN = re.compile(
     r"|mail\.google\.com|^(?:cloud-platform|drive$|admin(?:\.|:)|write:org|admin:\w+|delete_repo|site_admin)",
     re.IGNORECASE,
 )
-_READ_ONLY = re.compile(r"readonly|\.read(?:$|\.(?!write))|^read:|:read$|_read$|\.read$|\bread\b|view|list|introspect", re.IGNORECASE)
-_WRITE = re.compile(
+_READ_ONLY = regex(r"readonly|\.read(?:$|\.(?!write))|^read:|:read$|_read$|\.read$|\bread\b|view|list|introspect", re.IGNORECASE)
+_WRITE = regex(
     r"write|modify|edit|update|create|delete|send|post|publish|deploy|insert|upload|approve|pay|transfer|execute|compose|workflow|^repo$",
     re.IGNORECASE,
 )

@@ -26,10 +26,11 @@ from aftergate.detections.reasoning import established, when, who
 from aftergate.lineage.state import Identity
 from aftergate.lineage.tracking import Facts
 from aftergate.vocabulary import Event, Subject, Tag
+from aftergate.vocabulary.patterns import regex
 
-_WIDE_SUBJECT = re.compile(r"\*|repo:\*.*|repo:[^/]+/\*.*|project_path:\*.*|system:serviceaccount:\*.*|organization:\*.*|.*:\*:\*")
-_MADE = re.compile(r"create|add|enable|activate|establish|import|associate|upload|configure|verify|set", re.IGNORECASE)
-_GONE = re.compile(r"delete|remove|disable|deactivate|disassociate", re.IGNORECASE)
+_WIDE_SUBJECT = regex(r"\*|repo:\*.*|repo:[^/]+/\*.*|project_path:\*.*|system:serviceaccount:\*.*|organization:\*.*|.*:\*:\*")
+_MADE = regex(r"create|add|enable|activate|establish|import|associate|upload|configure|verify|set", re.IGNORECASE)
+_GONE = regex(r"delete|remove|disable|deactivate|disassociate", re.IGNORECASE)
 
 
 class _Held(Struct):

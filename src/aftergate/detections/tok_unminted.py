@@ -83,6 +83,7 @@ class Detection(Rule):
         self.hours: dict[str, set[int]] = {}
         self.gaps: dict[str, list[tuple[int, int]]] = {}
         self.unborn: dict[str, Unborn] = {}
+        self.begin: dict[str, int] = {}  # first hour of each issuer
 
     def step(self, event: Event, facts: Facts) -> None:
         shape = event.shape
@@ -170,7 +171,10 @@ class Detection(Rule):
         hours = self.hours.get(held.issuer)
         if not hours:
             return False
-        start = max(self.world.coverage[held.event.source].first, min(hours) * HOUR_MS)
+        begin = self.begin.get(held.issuer)
+        if begin is None:
+            begin = self.begin[held.issuer] = min(hours) * HOUR_MS
+        start = max(self.world.coverage[held.event.source].first, begin)
         if held.since:
             since, until = held.since - 10 * MINUTE_MS, held.since + 10 * MINUTE_MS
         else:

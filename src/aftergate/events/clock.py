@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Final
 
 from aftergate.errors import Reject
 
 _FIRST = -62_135_596_800_000  # year 1
 _LAST = 253_402_300_799_999  # year 9999
-HOURS: dict[str, int] = {}  # `2026-10-21T06` to its milliseconds. A cache, filled by from_iso: a log repeats its hours
-HOURS_MAX = 50_000  # entries; the cache is emptied when it reaches them
+HOURS: Final[dict[str, int]] = {}  # `2026-10-21T06` to its milliseconds. A cache, filled by from_iso: a log repeats its hours
+COLON: Final = 58
+ZULU: Final = 90
+SPACE: Final = 32
+HOURS_MAX: Final = 50_000  # entries; the cache is emptied when it reaches them
 _SHAPE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)\Z")
 
 
@@ -20,10 +24,13 @@ def from_iso(text: str) -> int:
     Raises: Reject, if the text is no time. Of the usual form, only the hour is looked up.
     """
     hour = HOURS.get(text[:13])
-    if hour is not None and len(text) >= 19 and text[13] == ":" and text[16] == ":":
+    size = len(text)
+    if hour is not None and size >= 19 and ord(text[13]) == COLON and ord(text[16]) == COLON:
         minute, second = two_digits(text, 14), two_digits(text, 17)
         if 0 <= minute < 60 and 0 <= second < 60:
             time = hour + (minute * 60 + second) * 1000
+            if size == 20 and ord(text[19]) == ZULU:
+                return time
             rest = text[19:]
             if rest == "Z" or not rest:
                 return time
@@ -59,8 +66,8 @@ def _slow(text: str) -> int:
     return result
 
 
-_us_days: dict[str, int] = {}
-_MONTHS = {name: f"{number:02d}" for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+_us_days: Final[dict[str, int]] = {}
+_MONTHS: Final = {name: f"{number:02d}" for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 
 def from_us_text(text: str) -> int | None:
@@ -75,6 +82,13 @@ def from_us_text(text: str) -> int | None:
             except Reject:
                 return None
         _us_days[day] = midnight
+    size = len(clock)
+    if (size == 10 or size == 11) and ord(clock[-6]) == COLON and ord(clock[-9]) == COLON and ord(clock[-3]) == SPACE:
+        tens = size - 10  # whether the hour has two digits
+        hour = two_digits(clock, 0) if tens else ord(clock[0]) - 48
+        minute, second = two_digits(clock, 2 + tens), two_digits(clock, 5 + tens)
+        if 0 <= hour <= 99 and minute >= 0 and second >= 0 and (tens or hour <= 9):
+            return midnight + ((hour % 12 + (12 if clock[-2:] == "PM" else 0)) * 3600 + minute * 60 + second) * 1000
     try:
         hours = int(clock[:-9]) % 12 + (12 if clock[-2:] == "PM" else 0)
         return midnight + (hours * 3600 + int(clock[-8:-6]) * 60 + int(clock[-5:-3])) * 1000

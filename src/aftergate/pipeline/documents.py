@@ -14,7 +14,6 @@ from typing import Final
 
 import msgspec
 
-from aftergate.pipeline.lines import heads
 from aftergate.pipeline.unpacking import Content
 
 ENOUGH: Final = 64 << 10  # bytes that are looked at before a layout is settled
@@ -68,9 +67,9 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
-def wrapped(lines: list[bytes]) -> bool:
-    """Whether any of these records may be an envelope or a wrapper. Lines of one log begin alike, so eight bytes of each settle it nearly always."""
-    return any(map(_opens, heads(lines))) and any(map(WRAPPER.match, lines))
+def wrapped(lines: list[bytes], begin: set[bytes]) -> bool:
+    """Whether any of these records may be an envelope or a wrapper. Lines of one log begin alike, so their `heads` settle it nearly always."""
+    return any(map(_opens, begin)) and any(map(WRAPPER.match, lines))
 
 
 @lru_cache(maxsize=4096)

@@ -6,12 +6,10 @@ from io import BytesIO
 
 
 def cut(text: bytes) -> list[bytes]:
-    """What `text.split(b"\\n")` gives, for long lines twice as fast: `readlines` goes by words of the processor, `split` by bytes."""
-    lines = BytesIO(text).readlines()
-    rest = lines.pop() if text[-1:] != b"\n" and lines else b""
-    found = [line[:-1] for line in lines]
-    found.append(rest)
-    return found
+    """The lines of a text, each with its `\\n`. For long lines `readlines` is three times as fast as `split`: it goes by words of the
+    processor, not by bytes, and taking the ends off would copy every line once more.
+    """
+    return BytesIO(text).readlines()
 
 
 def heads(lines: list[bytes]) -> set[bytes]:

@@ -7,7 +7,7 @@ different things under one time and id, their content decides, never which came 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any
@@ -39,9 +39,7 @@ class Sequencer:
 
     def release(self, watermark: int | None) -> list[Event]:
         """All events before `watermark` (None: all), in order and without duplicates."""
-        held = self._held
-        if not _rising(held):
-            held.sort(key=_TIME)  # whole numbers sort twice as fast as tuples; ids and parts decide only among events of one time
+        held = _by_time(self._held)
         cut = len(held) if watermark is None else bisect_left(held, watermark, key=_TIME)
         out, self._held = held[:cut], held[cut:]
         if not out:
@@ -78,10 +76,12 @@ class Sequencer:
 
     def _tied(self, events: list[Event]) -> list[Event]:
         """Of events of one time, in order, the first of each."""
+        size = len(events)
+        if size == 2 and events[0].id != events[1].id:  # most ties: two calls in one second
+            return events if events[0].id < events[1].id else [events[1], events[0]]
         events.sort(key=_NAME)
         kept: list[Event] = []
         first = 0
-        size = len(events)
         for index in range(1, size + 1):
             if index < size and events[index].id == events[first].id and events[index].part == events[first].part:
                 continue
@@ -101,6 +101,11 @@ class Sequencer:
         return kept
 
 
+def times_of(events: list[Event]) -> list[int]:
+    """When they happened."""
+    return [event.time for event in events]
+
+
 def _rising(events: list[Event]) -> bool:
     """True when no event is earlier than the one before it: most logs are in order, and then there is nothing to sort."""
     before = events[0].time if events else 0
@@ -109,6 +114,32 @@ def _rising(events: list[Event]) -> bool:
             return False
         before = event.time
     return True
+
+
+def _by_time(events: list[Event]) -> list[Event]:
+    """These events by time; those of one time stay in the order they are in.
+
+    Mostly a few are late by a little: they are put where they belong, which takes a tenth of sorting all.
+    """
+    if _rising(events):
+        return events
+    found: list[Event] = []
+    left = len(events) // 32  # that many out of order are cheaper to put in place than to sort
+    newest = events[0].time
+    for event in events:
+        time = event.time
+        if time >= newest:
+            found.append(event)
+            newest = time
+            continue
+        at = bisect_right(found, time, key=_TIME)
+        left -= 1
+        if left < 0 or len(found) - at > 10_000:
+            return sorted(
+                events, key=_TIME
+            )  # whole numbers sort twice as fast as tuples; ids and parts decide only among events of one time
+        found.insert(at, event)
+    return found
 
 
 def advance(times: list[int], newest: int | None, lateness_ms: int) -> tuple[int, bool]:

@@ -23,7 +23,7 @@ import msgspec
 
 from aftergate.errors import ReadError
 from aftergate.pipeline.documents import Batch, classify, foreign, values, wrapped
-from aftergate.pipeline.lines import cut
+from aftergate.pipeline.lines import cut, heads
 from aftergate.pipeline.unpacking import SHOWN, Content, Fault, Readable
 
 BLOCK: Final = 1 << 18  # bytes of text in a chunk, about: what fits a core's cache reads half again as fast
@@ -51,7 +51,7 @@ class Chunk(msgspec.Struct):
     """Some records of one input, in its order.
 
     `base` is where the chunk's text begins in the file's content: bytes after unpacking, and for UTF-16 after turning it into UTF-8. `done` is
-    how many stored bytes of the input (of the range, if one was asked for) were used so far. Lines may end in `\\r` and may hold anything.
+    how many stored bytes of the input (of the range, if one was asked for) were used so far. Lines may have their line ends and may hold anything.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Chunk(msgspec.Struct):
     lines: list[bytes]
     done: int
     faults: list[Fault]
-    starts: array[int] | None = None  # offset of each line; None while lines follow each other with one byte between them
+    starts: array[int] | None = None  # offset of each line; None while each line has its end and they follow each other
 
     def offset(self, index: int) -> int:
         """Where line `index` begins in the content. A record out of an envelope's text begins where its wrapper does."""
         if self.starts is None:
-            ends = accumulate((len(line) + 1 for line in self.lines), initial=self.base)
+            ends = accumulate(map(len, self.lines), initial=self.base)
             self.starts = array("q", list(ends)[:-1])
         return self.starts[index]
 
@@ -267,13 +267,13 @@ class _Reading(Content):
                 base += held + first + 1
                 text, parts, held, skipping = text[first + 1 :], [], 0, False
             every = cut(text)
-            if len(every) == 1:
+            rest = every.pop() if every and text[-1:] != b"\n" else b""
+            if not every:
                 parts.append(text)
                 held += len(text)
                 if held > limit:
                     parts, skipping = [b"".join(parts)[:SHOWN]], True
                 continue
-            rest = every.pop()
             if held:
                 parts.append(every[0])
                 every[0] = b"".join(parts)
@@ -288,15 +288,17 @@ class _Reading(Content):
 
     def _lines(self, every: list[bytes], base: int, limit: int, *, damaged: bool, long: bool) -> Chunk:
         """Complete lines to a chunk. Envelopes show by their first key. `long`: one of them may be over the limit."""
-        lines = list(filter(bytes.strip, every))
+        lines = every
         starts: array[int] | None = None
-        if damaged or len(lines) != len(every):
+        begin = heads(lines)
+        if damaged or not all(map(bytes.strip, begin)):  # a blank line has a blank head
             lines, starts = self._sift(every, base)
-        if wrapped(lines) or (long and lines and max(map(len, lines)) > limit):
+            begin = heads(lines)
+        if wrapped(lines, begin) or (long and lines and max(map(len, lines)) > limit):
             place = Chunk("", base, lines, 0, [], starts)
             batch = Batch(self, limit)
             for index, line in enumerate(lines):
-                batch.add(line, place.offset(index))
+                batch.add(line.removesuffix(b"\n"), place.offset(index))
             lines, starts = batch.take()
         return self.chunk(base, lines, starts)
 
@@ -304,14 +306,15 @@ class _Reading(Content):
         """Without blank lines, and without NUL bytes around lines (a crash or a copied sparse file leaves them)."""
         lines: list[bytes] = []
         starts = array("q")
-        for line in every:
+        for whole in every:
+            line = whole.removesuffix(b"\n")
             bare = line.strip(b"\0") if line[:1] == b"\0" or line[-1:] == b"\0" else line
             if bare.strip():
                 lines.append(bare)
                 starts.append(base + len(line) - len(line.lstrip(b"\0")))
             elif len(bare) != len(line):
                 self.fault(base, f"{len(line) - len(bare)} NUL bytes where a record should be", line[:64])
-            base += len(line) + 1
+            base += len(whole)
         return lines, starts
 
     # ------------------------------------------------ documents

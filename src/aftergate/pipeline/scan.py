@@ -19,7 +19,7 @@ from aftergate.errors import ReadError
 from aftergate.events.enrich import Enricher
 from aftergate.events.interning import Interner
 from aftergate.pipeline.normalising import Normalising
-from aftergate.pipeline.ordering import LATENESS_MS, Sequencer, advance
+from aftergate.pipeline.ordering import LATENESS_MS, Sequencer, advance, times_of
 from aftergate.pipeline.reading import Fault, Input, chunks, plan, split_ranges
 from aftergate.vocabulary import Event
 
@@ -136,7 +136,7 @@ def decode(normalising: Normalising, number: int, source: Input, start: int = 0,
         events: list[Event] = []
         aside = normalising.run(chunk.lines, events)
         faults = list(chunk.faults)
-        faults.extend(Fault(chunk.name, chunk.offset(a.index), a.reason, a.record) for a in aside)
+        faults.extend(Fault(chunk.name, chunk.offset(a.index), a.reason, a.record.removesuffix(b"\n")) for a in aside)
         good = {slug: count - before.get(slug, 0) for slug, count in normalising.counts.items() if count > before.get(slug, 0)}
         yield Part(number, events, good, faults, start + chunk.done)
 
@@ -242,7 +242,7 @@ def _in_order(
             )
         events = part.events
         if events:
-            newest, in_order = advance([event.time for event in events], newest, options.lateness_ms)
+            newest, in_order = advance(times_of(events), newest, options.lateness_ms)
             rising = rising and in_order
             sequencer.add(events)
             fresh += len(events)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
@@ -27,11 +26,12 @@ from aftergate.connectors.oauth.shared import (
 from aftergate.errors import NotMine
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Tag, Target
+from aftergate.vocabulary.patterns import regex
 
 SLUG: Final = "auth0"
 
-_PLAIN = re.compile(r"^[a-z]+(?:-[a-z]+)*$")
-_VERSION = re.compile(r"^/(?:api/)?v\d+(?=/)")
+_PLAIN = regex(r"^[a-z]+(?:-[a-z]+)*$")
+_VERSION = regex(r"^/(?:api/)?v\d+(?=/)")
 _MINTS: Final = frozenset({Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE})
 _SECRET_KEYS: Final = ("secret", "password", "token", "credential", "assertion", "private")
 

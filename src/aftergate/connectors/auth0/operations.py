@@ -7,6 +7,7 @@ from typing import Final
 
 from aftergate.connectors.oauth.shared import Meaning
 from aftergate.vocabulary import Kind, Tag
+from aftergate.vocabulary.patterns import regex
 
 _Row = tuple[Kind, str, tuple[Tag, ...]]
 
@@ -155,7 +156,7 @@ _ADMIN: Final = "admin"
 _W: Final = (Tag.DEFENCE_CHANGE, Tag.DEFENCE_WEAKEN)
 
 _API: Final[tuple[tuple[str, re.Pattern[str], _Row], ...]] = tuple(
-    (method, re.compile(pattern), row)
+    (method, regex(pattern), row)
     for method, pattern, row in (
         ("POST", r"^/clients$", (Kind.IDENTITY_LIFECYCLE, _ADMIN, (Tag.APP_CREATE, Tag.CREDENTIAL_ADD))),
         ("POST", r"^/clients/\{id\}/rotate-secret$", (Kind.CREDENTIAL_CREATE, _ADMIN, (Tag.CREDENTIAL_ADD,))),

@@ -7,7 +7,6 @@ assumed role in another account stands twice; of an OIDC token only subject and 
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +20,7 @@ from aftergate.events.clock import from_iso, from_us_text
 from aftergate.events.interning import Interner
 from aftergate.events.redact import secret_key
 from aftergate.vocabulary import NO_ORIGIN, Actor, Agent, Change, Detail, Event, Kind, Origin, Shape, Target
+from aftergate.vocabulary.patterns import regex
 
 SLUG = "aws.cloudtrail"
 
@@ -58,8 +58,8 @@ DATA: Final = 1  # what a call has beyond its shape
 SECRET: Final = 2
 TOKEN: Final = 3
 OTHER: Final = 4
-_RUN = re.compile(r"(?<!\d)(\d{6,19})(?:[-_.](\d{1,3}))?(?!\d)")
-_INSTANCE = re.compile(r"i-[0-9a-f]{8,17}\Z")
+_RUN = regex(r"(?<!\d)(\d{6,19})(?:[-_.](\d{1,3}))?(?!\d)")
+_INSTANCE = regex(r"i-[0-9a-f]{8,17}\Z")
 _AWS_SECRET_KEYS = frozenset(
     {"sessionToken", "secretAccessKey", "password", "SecretString", "secretString", "SAMLAssertion", "webIdentityToken"}
 )
@@ -126,7 +126,7 @@ class CloudTrail:
     def _no_id(line: bytes) -> str:
         import hashlib
 
-        return hashlib.sha256(line).hexdigest()[:32]
+        return hashlib.sha256(line.removesuffix(b"\n")).hexdigest()[:32]
 
     def _caller(self, who: Who, *, first: bool) -> _Caller:
         """A caller other than the last one with its key. The first with a key is kept by the key alone, since most keys have but one."""

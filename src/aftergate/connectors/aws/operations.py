@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from aftergate.vocabulary import Kind, Tag
+from aftergate.vocabulary.patterns import regex
 
 K, T = Kind, Tag
 Entry = tuple[Kind, str, tuple[Tag, ...]]
@@ -361,7 +361,7 @@ def _table() -> dict[str, Entry]:
 
 
 TABLE: Final = _table()
-_VERSIONED = re.compile(r"(\d{8}|20\d\d_\d\d_\d\d)(v\d)?$")
+_VERSIONED = regex(r"(\d{8}|20\d\d_\d\d_\d\d)(v\d)?$")
 _DISCOVER = ("List", "Describe", "Search", "Lookup", "Simulate", "Check", "Discover", "Estimate", "Preview", "Validate", "Test", "Count")
 _DELETE = ("Delete", "Terminate", "Remove", "Deregister", "Purge", "Revoke", "Detach", "Disassociate", "Cancel")
 _READ = ("Get", "BatchGet", "Head", "Select", "Query", "Scan", "Receive", "Download", "Read", "View", "Filter")

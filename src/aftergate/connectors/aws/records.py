@@ -9,13 +9,9 @@ EMPTY = Raw(b"")
 
 class Issuer(Struct, gc=False):
     arn: str | None = None
-    type: str | None = None
-    principalId: str | None = None
-    userName: str | None = None
 
 
 class Attributes(Struct, gc=False):
-    creationDate: str | None = None
     mfaAuthenticated: str | bool | None = None
 
 
@@ -28,7 +24,6 @@ class Context(Struct, gc=False):
     attributes: Attributes | None = None
     sourceIdentity: str | None = None
     webIdFederationData: Federation | None = None
-    ec2RoleDelivery: str | None = None
 
 
 class BehalfOf(Struct, gc=False):

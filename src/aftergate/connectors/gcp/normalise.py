@@ -33,6 +33,7 @@ from aftergate.connectors.loose import (
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import NO_ORIGIN, Action, Actor, Change, Detail, Event, Kind, Origin, Tag, Target
+from aftergate.vocabulary.patterns import regex
 
 SOURCE: Final = "gcp.audit"
 KEY_PREFIX: Final = "//iam.googleapis.com/"
@@ -58,11 +59,11 @@ _CODES: Final = (  # google.rpc.Code
     "DATA_LOSS",
     "UNAUTHENTICATED",
 )
-_GOOGLES_OWN = re.compile(
+_GOOGLES_OWN = regex(
     r"^(service-[0-9a-z-]+@[a-z0-9.-]+\.iam\.gserviceaccount\.com|[0-9]+@cloudservices\.gserviceaccount\.com|[^@]+@system\.gserviceaccount\.com|[^@]+@prod\.google\.com)$"
 )
 _SHARED = ("storage", "bigquery", "artifactregistry", "secretmanager", "cloudkms", "run", "cloudfunctions", "pubsub", "spanner", "dataplex")
-_WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
+_WORDS = regex(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 _READ_WORDS = {
     "list": "discover",
     "aggregatedlist": "discover",

@@ -20,6 +20,7 @@ from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.events.redact import secret_key
 from aftergate.vocabulary import NO_ORIGIN, Actor, Change, Detail, Event, Kind, Tag, Target
+from aftergate.vocabulary.patterns import regex
 
 AUDIT: Final = "github.audit"
 ALERTS: Final = "github.secret_scanning"
@@ -191,12 +192,12 @@ _RUNS = {  # workflow events that belong to one run, and what they say of it
     "workflows.completed_workflow_run": "end",
 }
 
-_ROBOT = re.compile(
+_ROBOT = regex(
     r"(^|[-_.])(bot|ci|cd|svc|service|robot|automation|deploy|deployer|release|releaser|renovate|dependabot|jenkins|buildkite|circleci|builder|sync|runner)([-_.]|$)"
 )
-_AWS_KEY = re.compile(r"\b((?:AKIA|ASIA)[A-Z0-9]{16})\b")
-_NUMBERS = re.compile(r"^([0-9]+|[0-9a-f]{20,})$")
-_GOOGLE_KEY = re.compile(r"^[0-9a-f]{40}$")
+_AWS_KEY = regex(r"\b((?:AKIA|ASIA)[A-Z0-9]{16})\b")
+_NUMBERS = regex(r"^([0-9]+|[0-9a-f]{20,})$")
+_GOOGLE_KEY = regex(r"^[0-9a-f]{40}$")
 
 
 def operation(name: str) -> Operation:

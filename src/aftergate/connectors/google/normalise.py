@@ -19,18 +19,19 @@ from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.events.redact import secret_key
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Origin, Target
+from aftergate.vocabulary.patterns import regex
 
 SLUG: Final = "google.workspace"
 
-_DEFENCE = re.compile(
+_DEFENCE = regex(
     r"2-?step|two.?step|2sv|mfa|session|password|less secure|api (access|control)|audit|alert|recovery|advanced protection|security code"
     r"|oauth|third.party|dlp|data protection|context.aware|login challenge|spoof|phish|attachment safety"
     r"|deep ?scanning|sandbox|delayed ?delivery|suspicious ?email|malware|spam ?filter",
     re.IGNORECASE,
 )
-_SHARING = re.compile(r"shar(e|ing)|outside|external|public", re.IGNORECASE)
-_MAIL = re.compile(r"forward|routing|message.security.rule|delegat", re.IGNORECASE)
-_SSO = re.compile(r"\bsso\b|\bsaml\b|identity provider", re.IGNORECASE)
+_SHARING = regex(r"shar(e|ing)|outside|external|public", re.IGNORECASE)
+_MAIL = regex(r"forward|routing|message.security.rule|delegat", re.IGNORECASE)
+_SSO = regex(r"\bsso\b|\bsaml\b|identity provider", re.IGNORECASE)
 
 _KEPT: Final = (
     "visibility",

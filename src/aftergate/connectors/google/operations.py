@@ -7,6 +7,7 @@ from typing import Final
 
 from aftergate.connectors.oauth.shared import Meaning
 from aftergate.vocabulary import Kind, Tag
+from aftergate.vocabulary.patterns import regex
 
 _Row = tuple[Kind, str, tuple[Tag, ...]]
 
@@ -253,7 +254,7 @@ OTHERS: Final[dict[str, _Row]] = {
 }
 
 _API: Final[tuple[tuple[re.Pattern[str], _Row], ...]] = tuple(
-    (re.compile(pattern), row)
+    (regex(pattern), row)
     for pattern, row in (
         (r"(auto_?forwarding|forwardingaddresses|settings\.(filters|delegates|sendas))", _MAIL),
         (r"^gmail.*(messages|threads|attachments|history|labels|drafts)\.(get|list|search)", (Kind.DATA_READ, "read", (Tag.MAIL_READ,))),

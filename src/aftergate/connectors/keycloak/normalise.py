@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any, Final
 
 import msgspec
@@ -30,10 +29,11 @@ from aftergate.connectors.oauth.shared import (
 from aftergate.errors import NotMine
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import NO_DETAIL, Actor, Change, Detail, Event, Kind, Target
+from aftergate.vocabulary.patterns import regex
 
 SLUG: Final = "keycloak"
 
-_ID = re.compile(r"^[0-9a-fA-F]{8}-[0-9a-fA-F-]{20,}$")
+_ID = regex(r"^[0-9a-fA-F]{8}-[0-9a-fA-F-]{20,}$")
 _MINTS: Final = frozenset({Kind.TOKEN_ISSUE, Kind.TOKEN_REFRESH, Kind.TOKEN_EXCHANGE, Kind.SIGN_IN})
 _BY_CLIENT: Final = frozenset({"CLIENT_LOGIN", "TOKEN_EXCHANGE", "INTROSPECT_TOKEN", "CLIENT_REGISTER", "CLIENT_UPDATE", "CLIENT_DELETE"})
 """Here the client calls; `userId`, where given, is its service account or the user the token speaks for."""

@@ -17,6 +17,7 @@ from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.events.redact import secret_key
 from aftergate.vocabulary import Actor, Change, Detail, Event, Kind, Tag, Target
+from aftergate.vocabulary.patterns import regex
 
 SLUG: Final = "entra.audit"
 
@@ -229,10 +230,10 @@ FIRST_PARTY: Final = frozenset(
     }
 )
 
-_KEY_ID: Final = re.compile(r"KeyIdentifier=([0-9a-fA-F-]{8,64})")
-_KEY_TYPE: Final = re.compile(r"KeyType=(\w+)")
-_SCOPE: Final = re.compile(r"Scopes?:\s*\[?([^,\]\[]*)")
-_CONSENT_TYPE: Final = re.compile(r"ConsentType:\s*(\w+)")
+_KEY_ID: Final = regex(r"KeyIdentifier=([0-9a-fA-F-]{8,64})")
+_KEY_TYPE: Final = regex(r"KeyType=(\w+)")
+_SCOPE: Final = regex(r"Scopes?:\s*\[?([^,\]\[]*)")
+_CONSENT_TYPE: Final = regex(r"ConsentType:\s*(\w+)")
 _NAMELESS: Final = frozenset({"", "EvoSTS", "<null>", "null"})  # agents that are Microsoft's own servers, not the caller's program
 
 

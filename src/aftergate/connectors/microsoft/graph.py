@@ -16,6 +16,7 @@ from aftergate.connectors.microsoft.common import CACHE_MAX, UNREADABLE, address
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Detail, Event, Kind, Shape, Tag
+from aftergate.vocabulary.patterns import regex
 
 SLUG: Final = "graph.activity"
 
@@ -43,8 +44,8 @@ _WORDS: Final = frozenset(
 _MAIL_FOLDERS: Final = frozenset(
     ["inbox", "drafts", "sentitems", "deleteditems", "archive", "junkemail", "outbox", "msgfolderroot", "delta"]
 )
-_GUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_OPAQUE: Final = re.compile(r"(?=.*\d.*\d)[A-Za-z0-9_=+!%.,~-]{16,}|[A-Za-z0-9_=+!-]{44,}|\d+|b![\w-]+")
+_GUID: Final = regex(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_OPAQUE: Final = regex(r"(?=.*\d.*\d)[A-Za-z0-9_=+!%.,~-]{16,}|[A-Za-z0-9_=+!-]{44,}|\d+|b![\w-]+")
 _VERSION: Final = frozenset({"v1.0", "beta", "testprodv1.0", "testprodbeta"})
 
 # Directory listings, that tell who and what there is; anything else that is read is content.
@@ -73,7 +74,7 @@ _ASKING: Final = frozenset(
 
 # (methods, pattern of the template's path, kind, tags); the first that fits counts.
 _RULES: Final[list[tuple[str, re.Pattern[str], Kind, tuple[Tag, ...]]]] = [
-    (methods, re.compile(pattern, re.IGNORECASE), kind, tags)
+    (methods, regex(pattern, re.IGNORECASE), kind, tags)
     for methods, pattern, kind, tags in [
         ("POST PATCH PUT DELETE", r"/messageRules(/|$)", Kind.CONFIG_CHANGE, (Tag.MAIL_RULE,)),
         ("PATCH", r"/mailboxSettings$", Kind.CONFIG_CHANGE, (Tag.MAIL_RULE,)),

@@ -14,7 +14,6 @@ not belong here, ids do.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
@@ -42,11 +41,12 @@ from aftergate.connectors.oauth.shared import (
 from aftergate.errors import NotMine
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import Detail, Event, Kind, Tag, Target
+from aftergate.vocabulary.patterns import regex
 
 SLUG: Final = "oauth.server"
 
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_WORDS = re.compile(r"[^a-z0-9]+")
+_CAMEL = regex(r"(?<=[a-z0-9])(?=[A-Z])")
+_WORDS = regex(r"[^a-z0-9]+")
 
 _Row = tuple[Kind, tuple[Tag, ...]]
 

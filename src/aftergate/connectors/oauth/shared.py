@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
@@ -11,6 +10,7 @@ import msgspec
 from aftergate.errors import Reject
 from aftergate.events.clock import from_epoch, from_iso
 from aftergate.vocabulary import Kind, Tag
+from aftergate.vocabulary.patterns import regex
 
 T = TypeVar("T")
 Meaning = tuple[Kind, str, str, Iterable[Tag]]
@@ -46,7 +46,7 @@ SILENT_OF_GRANT: Final = {
 }
 """Why nobody was present when a token of this grant was issued. Other grants follow a person's act."""
 
-_SCOPES = re.compile(r"[\s,]+")
+_SCOPES = regex(r"[\s,]+")
 _ABSENT = frozenset({"", "unknown", "null", "none", "-", "anonymous"})
 
 

@@ -32,6 +32,7 @@ from aftergate.connectors.loose import (
 from aftergate.errors import NotMine
 from aftergate.events.interning import Interner
 from aftergate.vocabulary import NO_ORIGIN, Actor, Detail, Event, Kind, Origin, Tag, Target
+from aftergate.vocabulary.patterns import regex
 
 SOURCE: Final = "ocsf"
 
@@ -88,14 +89,14 @@ _ENTITY_TAGS: dict[int, tuple[Tag, ...]] = {
     8: (Tag.IDENTITY_ENABLE,),
     9: (Tag.IDENTITY_DISABLE,),
 }
-_DISCOVER = re.compile(r"^(list|describe|search|lookup|query|enumerate|check|test|simulate|batchget)", re.IGNORECASE)
-_READ = re.compile(r"^(get|read|head|fetch|download|view|select|scan)", re.IGNORECASE)
-_DELETE = re.compile(r"^(delete|remove|destroy|terminate|purge|detach|disassociate)", re.IGNORECASE)
-_SECRET = re.compile(r"(getsecretvalue|accesssecretversion|secretget)$", re.IGNORECASE)
-_KEY = re.compile(r"^(create|add|upload|import).*(accesskey|loginprofile|serviceaccountkey|sshpublickey|credential)", re.IGNORECASE)
-_GRANT = re.compile(r"^(attach|put|set|add).*(policy|iampolicy|usertogroup|roletouser)$", re.IGNORECASE)
-_DEFENCE = re.compile(r"^(stop|delete|disable|update|put).*(logging|trail|detector|sink|eventselectors|auditsetting)", re.IGNORECASE)
-_ASSUME = re.compile(r"^(assumerole|getsessiontoken|getfederationtoken|generateaccesstoken)", re.IGNORECASE)
+_DISCOVER = regex(r"^(list|describe|search|lookup|query|enumerate|check|test|simulate|batchget)", re.IGNORECASE)
+_READ = regex(r"^(get|read|head|fetch|download|view|select|scan)", re.IGNORECASE)
+_DELETE = regex(r"^(delete|remove|destroy|terminate|purge|detach|disassociate)", re.IGNORECASE)
+_SECRET = regex(r"(getsecretvalue|accesssecretversion|secretget)$", re.IGNORECASE)
+_KEY = regex(r"^(create|add|upload|import).*(accesskey|loginprofile|serviceaccountkey|sshpublickey|credential)", re.IGNORECASE)
+_GRANT = regex(r"^(attach|put|set|add).*(policy|iampolicy|usertogroup|roletouser)$", re.IGNORECASE)
+_DEFENCE = regex(r"^(stop|delete|disable|update|put).*(logging|trail|detector|sink|eventselectors|auditsetting)", re.IGNORECASE)
+_ASSUME = regex(r"^(assumerole|getsessiontoken|getfederationtoken|generateaccesstoken)", re.IGNORECASE)
 
 
 def operation(name: str) -> Operation:

@@ -32,12 +32,13 @@ from aftergate.errors import NotMine
 from aftergate.events.interning import Interner
 from aftergate.events.redact import secret_key
 from aftergate.vocabulary import NO_DETAIL, Action, Actor, Change, Detail, Event, Kind, Origin, Tag, Target
+from aftergate.vocabulary.patterns import regex
 
 SLUG: Final = "okta"
 
-_LEVEL = re.compile(r"level[=:\" ]+([A-Za-z]+)")
-_POSITIVE = re.compile(r"([A-Z][A-Za-z -]*?)=POSITIVE")
-_ADMIN_GROUP = re.compile(r"(?<![a-z])(super)?(admins?|administrators?)(?![a-z])|privileged", re.IGNORECASE)
+_LEVEL = regex(r"level[=:\" ]+([A-Za-z]+)")
+_POSITIVE = regex(r"([A-Z][A-Za-z -]*?)=POSITIVE")
+_ADMIN_GROUP = regex(r"(?<![a-z])(super)?(admins?|administrators?)(?![a-z])|privileged", re.IGNORECASE)
 
 _FAILED: Final = frozenset({"FAILURE", "DENY", "DENIED", "ABANDONED", "UNANSWERED", "RATE_LIMIT", "ERROR"})
 _REUSE: Final = frozenset({"app.oauth2.as.token.detect_reuse", "app.oauth2.token.detect_reuse", "app.token.reuse"})
