@@ -176,6 +176,16 @@ def test_what_the_store_overrules_cannot_be_asked_for(tmp_path: Path) -> None:
         answer = made.evaluate(request)
         assert answer.context["conflicts"] == ["resource.amount"]
         assert "access_request" not in answer.context
+        # Nor does an approval hold when the store comes to say otherwise afterwards.
+        entities.write_text("[]")
+        made.core.decider.reload()
+        made.person("bob", "finance")
+        given = made.result_id(made.approve("bob", made.request(request)))
+        entities.write_text(msgspec.json.encode(stored).decode())
+        made.core.decider.reload()
+        late = made.use(request, given)
+        assert not late.allowed
+        assert late.context["reason"] == "policy_denied"
         honest = payment(resource={"type": "payment", "id": "p-1", "properties": {"amount": 10_000}})
         assert "access_request" in made.evaluate(honest).context
     finally:

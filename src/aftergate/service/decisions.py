@@ -21,6 +21,7 @@ from aftergate.authz.decide import Decision, Snapshot, decide, reads_time
 from aftergate.authz.facts import Facts, TrustFacts, auth_facts, credential_facts
 from aftergate.authz.wire import EvaluationRequest
 from aftergate.events.clock import to_iso
+from aftergate.service.approvals.offering import overruled
 from aftergate.service.decision_log import Decided, DecisionLog, record_of
 from aftergate.service.identities import Identities
 from aftergate.service.policy_holder import Change, PolicyHolder, Sources
@@ -221,6 +222,11 @@ class Decider:
         holds = presentation is not None and presentation.holds
         facts = self.facts(request, now_ms, approval=presentation.facts if presentation is not None and holds else None)
         decision = decide(request, snapshot, facts)
+        if holds and overruled(decision):
+            # Policies judged values of the store, and people approved those of the request: their yes is to something else.
+            holds = False
+            facts = msgspec.structs.replace(facts, approval=None)
+            decision = decide(request, snapshot, facts)
         relies = depends_on_proof(request, snapshot, facts, decision)
         if not decision.allowed or not (holds or relies):
             told = self._recorded(request, asker, raw, facts, decision, now_ms)

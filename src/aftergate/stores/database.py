@@ -107,8 +107,8 @@ class Database:
         self.engine.dispose()
 
     def name(self) -> str:
-        """The address without its password."""
-        return self.engine.url.render_as_string(hide_password=True) if self._file is None else f"sqlite:///{self._file.path}"
+        """The address without its password, which may stand in its parameters too."""
+        return self.engine.url.set(query={}).render_as_string(hide_password=True) if self._file is None else f"sqlite:///{self._file.path}"
 
     def _there(self) -> None:
         if self._file is not None and not self._file.there():
