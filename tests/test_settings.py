@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def test_every_setting_says_what_it_is() -> None:
         if row.type == "number" and row.name.rsplit("_", 1)[-1] in {"s", "ms", "days", "b"}:
             assert row.unit in {"seconds", "milliseconds", "days", "bytes"}, row
         assert row.type in {"text", "list"} or row.unit, row
+
+
+def test_every_setting_does_something() -> None:
+    """Each is read somewhere, as an attribute of settings; a table entry that nothing reads would promise what is not kept."""
+    source = Path(__file__).parents[1] / "src" / "aftergate"
+    text = "\n".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py") if path.name != "settings.py")
+    own = (source / "settings.py").read_text(encoding="utf-8")
+    held = set(re.findall(r"\b(?:_?settings|ground|self)\.([a-z_]+)\b", text)) | set(re.findall(r"\bself\.([a-z_]+)\b", own))
+    assert {row.name for row in rows()} - held == set()
 
 
 def test_nothing_given_is_safe_to_start() -> None:

@@ -59,7 +59,9 @@ class Issuer:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def token(self, kid: str = "k1", alg: str = "ES256", typ: str | None = "at+jwt", key: Any = None, header: Any = None, **claims: Any) -> str:
+    def token(
+        self, kid: str = "k1", alg: str = "ES256", typ: str | None = "at+jwt", key: Any = None, header: Any = None, **claims: Any
+    ) -> str:
         now = int(time.time())
         held = {
             "iss": self.url, "aud": AUDIENCE, "sub": "svc-1", "client_id": "payments", "jti": "j-1", "iat": now, "exp": now + 300,

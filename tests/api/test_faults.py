@@ -68,7 +68,9 @@ def until(what: Callable[[], bool], seconds: float = 30) -> None:
 def recorded(data: Path) -> int:
     """How many decisions the log of a stopped server holds, each by itself or in a batch."""
     with sqlite3.connect(data / "aftergate.db") as connection:
-        leaves = [json.loads(row[0]) for row in connection.execute("SELECT body FROM audit_leaves WHERE type IN ('decision', 'decision.batch')")]
+        leaves = [
+            json.loads(row[0]) for row in connection.execute("SELECT body FROM audit_leaves WHERE type IN ('decision', 'decision.batch')")
+        ]
     return sum(leaf["detail"]["count"] if leaf["type"] == "decision.batch" else 1 for leaf in leaves)
 
 
@@ -272,10 +274,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a few megabytes, where this machine lets us make one."""
     place = tmp_path / "disk"
     place.mkdir()
-    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=24m tmpfs {place} 2>/dev/null") != 0:  # noqa: S605  a path of ours
+    if os.geteuid() != 0 or os.system(f"mount -t tmpfs -o size=24m tmpfs {place} 2>/dev/null") != 0:
         pytest.skip("no small file system can be made here: needs root and mount")
     yield place
-    os.system(f"umount -l {place}")  # noqa: S605
+    os.system(f"umount -l {place}")
 
 
 def test_a_real_disk_that_fills_up_stops_permits_and_with_room_they_come_again(small_disk: Path, tmp_path: Path, risky: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -21,6 +23,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from serving import KEY, Server
+
+from aftergate.cli.approving import Desk
 
 pytestmark = pytest.mark.serving
 
@@ -71,8 +75,6 @@ def wrong(operation: Any, case: Any, headers: dict[str, str], session: Any) -> l
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Any]:
-    import requests
-
     with requests.Session() as made:
         made.trust_env = False
         yield made
@@ -113,6 +115,26 @@ def test_what_the_description_allows_is_answered_as_described(schema: Any, sessi
 
 def test_what_the_description_does_not_allow_is_answered_as_described(schema: Any, session: Any) -> None:
     assert as_described(schema, session, GenerationMode.NEGATIVE, {"authorization": f"Bearer {KEY}"}) > 30
+
+
+def test_what_people_ask_is_answered_as_described(schema: Any, server: Server, http: httpx2.Client, tmp_path: Path) -> None:
+    """Routes for people let no key in, so they are asked with a session, too; each mode in one go, without what would end it."""
+    made = http.post("/v1/people", json={"id": "ann", "groups": ["finance"]})
+    assert made.status_code == 201, made.text
+    desk = Desk(server.url)
+    desk.register(made.json()["link"], tmp_path / "ann.key", "correct horse", "test")
+    desk.login()
+    with requests.Session() as by_person:
+        by_person.trust_env = False
+        by_person.headers["origin"] = server.url
+        for name, value in desk._http.cookies.items():
+            by_person.cookies.set(name, value)
+        assert by_person.get(server.url + "/v1/me").status_code == 200
+        for_people = schema.include(path_regex="^/v1/(approvals|reviews|me)").exclude(path="/v1/logout")
+        assert as_described(for_people, by_person, GenerationMode.POSITIVE, {}) > 10
+        assert as_described(for_people, by_person, GenerationMode.NEGATIVE, {}) > 5
+        assert by_person.get(server.url + "/v1/me").status_code == 200
+    desk.close()
 
 
 def test_operations_with_a_body_describe_it(schema: Any) -> None:

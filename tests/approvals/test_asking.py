@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,6 +107,20 @@ def test_nobody_deciding_it_expires_and_then_is_over(company: Company) -> None:
     with pytest.raises(Fault) as told:
         company.core.approvals.look(approval.id, "key-1", company.now)
     assert (told.value.fault, told.value.status) == ("task_expired", 410)
+
+
+@pytest.mark.parametrize(("ttl", "lives_s"), [("", 90), (' @ttl("30")', 30)])
+def test_a_policy_that_names_no_time_leaves_it_to_the_setting(tmp_path: Path, ttl: str, lives_s: int) -> None:
+    policies = f"""
+        @id("all") permit(principal, action, resource);
+        @id("ask") @advice("approval") @approvers("finance"){ttl}
+        forbid(principal, action == Action::"release_payment", resource) unless {{ context.live has approval }};
+    """
+    company = Company(tmp_path, policies=policies, approval_ttl_s=90)
+    company.person("bob", "finance")
+    approval = company.request(payment())
+    assert approval.state.terms.decide_by_ms - company.now == lives_s * 1000
+    company.core.close()
 
 
 # Forgetting.

@@ -20,13 +20,13 @@ from typing import Any, Final, TextIO, cast
 
 import structlog
 
+from aftergate.api.request_log import masked
 from aftergate.errors import ConfigError
 from aftergate.settings import PREFIX, Settings, is_loopback, listen_address, load, rows
 
 BACKLOG: Final = 1024
 OTHERS: Final = frozenset({"AFTERGATE_KEY", "AFTERGATE_API_KEY", "AFTERGATE_KEY_FILE", "AFTERGATE_URL"})  # of commands that are clients
 AGAIN_S: Final = 1.0  # a signal that comes again sooner is the same one, sent to the process and to its group
-KEYS: Final = re.compile(r"agk_[A-Za-z0-9_-]{8,}")
 
 
 def run(given: Mapping[str, Any]) -> int:
@@ -259,7 +259,5 @@ class _Lines(io.TextIOBase):
 
 
 def _masked(_logger: Any, _method: str, line: Any) -> str:
-    """A second net under the rule that no secret is logged: what looks like one is masked, also in the words of a foreign exception."""
-    from aftergate.events.redact import redact_text
-
-    return redact_text(KEYS.sub("agk_***", line))
+    """A second net under the rule that no secret is logged, also in the words of a foreign exception."""
+    return masked(line)
