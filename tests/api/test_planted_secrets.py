@@ -247,7 +247,9 @@ def test_a_token_within_a_question_s_context_is_not_kept(remote: Remote, planted
     context = {
         "session_id": "s-1",
         "authorization": "Bearer " + mine.token("context-bearer"),
-        "request": {"access_token": mine.token("context-token")},
+        "request": {"access_token": mine.token("context-token"), "client_secret": mine.plant("context-secret")},
+        "password": mine.plant("context-password"),
+        "headers": {"Cookie": mine.plant("context-cookie")},
     }
     asked = payment(context=context)
     answer = remote.http.post("/access/v1/evaluation", json=asked)
@@ -255,7 +257,7 @@ def test_a_token_within_a_question_s_context_is_not_kept(remote: Remote, planted
     mine.answers.append(("evaluation", answer.content))
     remote.http.post("/access/v1/search/action", json={"subject": asked["subject"], "resource": asked["resource"], "context": context})
     remote.http.post("/access/v1/evaluations", json={**asked, "evaluations": [{"action": {"name": "read"}}]})
-    until(lambda: any(b"s-1" in held and b"token:sha256:" in held for _, held in _rows(remote.server.data / "aftergate.db")))
+    until(lambda: any(b"s-1" in held and b"***" in held for _, held in _rows(remote.server.data / "aftergate.db")))
     assert _found(mine, iter([("log", remote.server.log.read_bytes()), *mine.answers])) == set()
     assert _found(mine, _rows(remote.server.data / "aftergate.db")) == set()
 

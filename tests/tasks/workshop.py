@@ -61,7 +61,7 @@ class Hand:
     """A wall clock and a steady one, moved by hand."""
 
     def __init__(self) -> None:
-        self.at = time.time()  # noqa: TID251  where the hand begins
+        self.at = time.time()
 
     def __call__(self) -> float:
         return self.at

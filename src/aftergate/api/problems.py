@@ -10,6 +10,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from aftergate.api.auth import Refused
+from aftergate.api.request_log import masked
 from aftergate.errors import AftergateError
 from aftergate.stores.errors import StoreUnavailable
 
@@ -64,7 +65,7 @@ def on_unavailable(_request: Request[Any, Any, Any], error: StoreUnavailable) ->
 
 
 def on_aftergate(_request: Request[Any, Any, Any], error: AftergateError) -> Response[dict[str, Any]]:
-    return problem(400, error.message, code=error.code, where=error.where, advice=error.advice())
+    return problem(400, masked(error.message), code=error.code, where=error.where, advice=error.advice())
 
 
 def on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
@@ -72,9 +73,11 @@ def on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[d
         return on_defect(request, error)
     members: dict[str, Any] = {}
     if isinstance(error, ValidationException) and error.extra:
-        # Which member is wrong and why; never the value that was sent, which may be a secret.
+        # Which member is wrong and why; never the value that was sent, which may be a secret. A name that was sent may be one too.
         members["errors"] = [
-            {k: v for k, v in each.items() if k in {"key", "message", "source"}} for each in error.extra if isinstance(each, dict)
+            {k: masked(str(v)) for k, v in each.items() if k in {"key", "message", "source"}}
+            for each in error.extra
+            if isinstance(each, dict)
         ]
     return problem(error.status_code, error.detail or "the request cannot be answered", headers=dict(error.headers or {}), **members)
 

@@ -8,7 +8,6 @@ import gc
 import io
 import logging
 import os
-import re
 import signal
 import socket
 import ssl

@@ -6,6 +6,7 @@ record for up to 256. When writing fails, or too much waits, nothing more is acc
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from aftergate.audit.records import Actor, Emitter, Party, PolicyRef, Record, Ri
 from aftergate.authz.decide import Decision
 from aftergate.authz.facts import Facts
 from aftergate.authz.wire import EvaluationRequest
+from aftergate.events.redact import redact, secret_key
 from aftergate.stores.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ MOST_IN_A_LEAF: Final = 48 << 10
 MOST_NAMED: Final = 64  # policies and the like that a leaf names
 WAIT_S: Final = 20.0
 _ENCODE = msgspec.json.Encoder().encode
+_NAME: Final = re.compile(rb'"([A-Za-z][A-Za-z_. -]{1,40})"\s*:')
 
 
 class Decided(Struct, frozen=True, gc=False):
@@ -261,13 +264,20 @@ def line_of(decided: Decided) -> bytes:
     return _ENCODE(details_of(decided))
 
 
+def without_secrets(raw: bytes) -> bytes:
+    """A request's JSON with what stands under a secret's name masked: what is kept must not hold it, whoever sent it along."""
+    if not any(secret_key(name.decode()) for name in _NAME.findall(raw)):
+        return raw
+    return _ENCODE(redact(msgspec.json.decode(raw)))
+
+
 def details_of(decided: Decided) -> dict[str, Any]:
     decision = decided.decision
     return {
         "id": decided.id,
         "at_ms": decided.at_ms,
         "caller": decided.caller.id,
-        "request": msgspec.Raw(decided.raw),
+        "request": msgspec.Raw(without_secrets(decided.raw)),
         "facts": decided.facts,
         "decision": decision.outcome,
         "reason": decision.reason,

@@ -163,7 +163,7 @@ def test_pages_show_each_finding_once_newest_first(ground: Ground) -> None:
         none = store.listed(connection, subject="bob")
     assert [json.loads(one.body)["id"] for one in [*first, *rest]] == ["f-4", "f-2", "f-1", "f-0"]
     assert len(every) == 5
-    assert [one for one in every if one.closed_ms is not None][0].closed_by == "api-key:key-1"
+    assert next(one for one in every if one.closed_ms is not None).closed_by == "api-key:key-1"
     assert len(about) == 4
     assert none == []
 

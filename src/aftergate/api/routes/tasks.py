@@ -14,6 +14,8 @@ from aftergate.api.auth import OWN, Refused
 from aftergate.api.openapi import reads
 from aftergate.api.presenting import known, presented
 from aftergate.api.problems import Problem
+from aftergate.authz import strict_json
+from aftergate.authz.errors import BadRequest
 from aftergate.authz.tasks import details as d
 from aftergate.authz.tasks import machine as m
 from aftergate.authz.tasks.answers import Refusal
@@ -213,8 +215,8 @@ def _optional(body: bytes, kind: Any) -> Any:
     if not body:
         return kind()
     try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+        return msgspec.convert(strict_json.decode(body), kind)
+    except (BadRequest, msgspec.ValidationError) as error:
         raise Problem(400, f"the body is not as it should be: {error}", error="invalid_request") from None
 
 
