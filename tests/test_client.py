@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import stamina
 
 from aftergate.client import Ask, Client, Decision, DpopKey, Entity, Refused, Unanswered
 from aftergate.client.answers import Action
+from aftergate.errors import ConfigError
 
 pytestmark = pytest.mark.serving
 KEY = "test-key-of-all-scopes-0123456789"
@@ -207,4 +209,28 @@ def test_a_proof_is_one_that_the_server_takes() -> None:
 def test_a_redirect_is_not_followed_with_the_key() -> None:
     with answering(PERMIT) as (_, seen), answering((307, b"")) as (url, _), Client(url, KEY) as gate:
         assert not gate.permitted("user:a", "read", "doc:1")
+    assert seen == []
+
+
+def test_pages_of_a_search_are_followed_to_the_last() -> None:
+    first = {"results": [{"type": "doc", "id": "1"}], "page": {"next_token": "p2"}}
+    last = {"results": [{"type": "doc", "id": "2"}], "page": {"next_token": ""}}
+    with answering((200, json.dumps(first).encode()), (200, json.dumps(last).encode())) as (url, seen), Client(url, KEY) as gate:
+        found = list(gate.search("resource", subject="user:a", action="read", resource="doc", limit=1))
+    assert [each["id"] for each in found] == ["1", "2"]
+    bodies = [json.loads(each["body"]) for each in seen]
+    assert [body["page"] for body in bodies] == [{"limit": 1}, {"token": "p2", "limit": 1}]
+    assert bodies[0]["resource"] == {"type": "doc"}
+
+
+def test_an_export_that_breaks_off_is_not_left_behind(tmp_path: Path) -> None:
+    with answering(None) as (url, _), Client(url, KEY) as gate, pytest.raises(Unanswered):
+        gate.export_audit(tmp_path / "audit.tar.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("named", ["alice", ":alice", "user:", ""])
+def test_what_is_no_entity_is_refused_before_it_is_sent(named: str) -> None:
+    with answering(PERMIT) as (url, seen), Client(url, KEY) as gate, pytest.raises(ConfigError):
+        gate.evaluate(named, "read", "doc:1")
     assert seen == []
