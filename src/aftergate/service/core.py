@@ -18,6 +18,7 @@ from aftergate.service.approvals import Approvals
 from aftergate.service.callers import Tokens
 from aftergate.service.clock import Clock
 from aftergate.service.decisions import Decider
+from aftergate.service.housekeeping import Housekeeping
 from aftergate.service.keys import ApiKeys, write_secret
 from aftergate.service.people import People
 from aftergate.service.retention import Retention
@@ -100,6 +101,7 @@ class Core(Ground):
         self.approvals = Approvals(self)
         self.tasks = Tasks(self)
         self.retention = Retention(self)
+        self.housekeeping = Housekeeping(self)
         self._keeper = Keeper(self, settings.trust_refresh_ms / 1000)
         self._closed = False
 
@@ -183,7 +185,7 @@ class Keeper:
         core = self._core
         self._tell_clock()
         parts: list[tuple[str, Callable[[], Any]]] = [("store", core.refresh)]
-        for name in ("decider", "approvals", "tasks", "people", "audit", "retention", "keys"):
+        for name in ("decider", "approvals", "tasks", "people", "audit", "retention", "housekeeping", "keys"):
             part: Part = getattr(core, name)
             parts.append((name, partial(_tick, part, core)))
         for name, work in parts:
