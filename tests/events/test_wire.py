@@ -46,6 +46,15 @@ def test_every_field_arrives() -> None:
     assert [told(event) for event in arrived] == [told(event) for event in sent]
 
 
+def test_numbers_that_begin_again() -> None:
+    """A long stream keeps only so many values in memory."""
+    packer, unpacker = Packer(keep=20), Unpacker(Interner(Enricher(tables=False)))
+    sent = events()
+    for _ in range(2):
+        arrived = [event for at in range(0, len(sent), 30) for event in unpacker.unpack(packer.pack(sent[at : at + 30]))]
+        assert [told(event) for event in arrived] == [told(event) for event in sent]
+
+
 def test_what_recurs_is_one_object_whoever_sent_it() -> None:
     intern, pool = Interner(Enricher(tables=False)), {}
     first = Unpacker(intern, pool).unpack(Packer().pack(events()))

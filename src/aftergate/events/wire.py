@@ -2,50 +2,92 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import msgspec
 
 from aftergate.events.interning import Interner
-from aftergate.events.wire_rows import ActionRow, ActorRow, AgentRow, Batch, OriginRow, ShapeRow
+from aftergate.events.wire_rows import ActionRow, ActorRow, AgentRow, Batch, Column, OriginRow, ShapeRow
 from aftergate.vocabulary import Action, Actor, Agent, Detail, Event, Kind, Origin, Shape, Tag
 
-T = TypeVar("T")
+MOST_KEPT = 100_000  # texts, users or details that a stream numbers before it begins again
 
 
 class Packer:
     """One side of a stream of batches. Numbers are given out in the order values first appear."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = MOST_KEPT) -> None:
+        self._most = keep
         self._numbers: dict[object, int] = {}
         self._counts = [0, 0, 0, 0, 0]
         self._keep: list[object] = []  # numbered objects stay alive, so that an identity is never reused
+        self._texts: dict[str, int] = {}
+        self._users: dict[tuple[str | None, str | None], int] = {}
+        self._last: dict[str | None, tuple[str | None, int]] = {}  # by credential: the session it was last seen with, and their number
+        self._details: dict[Detail, int] = {}  # by identity: a detail that events share goes over once
         self._encode = msgspec.msgpack.Encoder().encode
 
     def pack(self, events: list[Event]) -> bytes:
-        batch = Batch([], [], [], [], [], [], [], [], [None], None, None, None, None, None, None, [None], None, None)
-        numbers = self._numbers
-        shapes = batch.shape
+        forget = max(len(self._texts), len(self._users), len(self._details)) > self._most
+        if forget:
+            self._texts, self._users, self._last, self._details = {}, {}, {}, {}
+        users: list[int] = []
+        credentials: list[str | None] = []
+        sessions: list[str | None] = []
+        target, size, known_at, part, detail = _Filled(), _Filled(), _Filled(), _Filled(), _Filled()
+        token_at: list[int] = []
+        tokens: list[str] = []
+        texts: list[str] = []
+        details: list[Detail] = []
+        times: list[int] = []
+        ids: list[str] = []
+        shapes: list[Shape] = []
+        place = 0
         for e in events:
-            shape = e.shape
-            number = numbers.get(shape)
-            shapes.append(self._shape(shape, batch) if number is None else number)
-        batch.time = [e.time for e in events]
-        batch.id = [e.id for e in events]
-        texts: dict[str | None, int] = {None: 0}
-        batch.credential = _numbered([e.credential for e in events], texts)
-        batch.session = _numbered([e.session for e in events], texts)
-        batch.target = _numbered([e.target for e in events], texts)
-        batch.texts = list(texts)
-        details: dict[Detail | None, int] = {None: 0}  # by identity: a detail that events share goes over once
-        batch.detail = _numbered([e.detail for e in events], details)
-        batch.details = list(details)
-        batch.size = _told([e.size for e in events])
-        batch.known_at = _told([e.known_at for e in events])
-        batch.part = _told([e.part for e in events])
-        tokens = [e.token for e in events]
-        if any(token is not None for token in tokens):
-            batch.token = tokens
+            times.append(e.time)
+            ids.append(e.id)
+            shapes.append(e.shape)
+            last = self._last.get(e.credential)
+            if last is not None and last[0] == e.session:
+                users.append(last[1])
+            else:
+                user = (e.credential, e.session)
+                number = self._users.get(user)
+                if number is None:
+                    number = self._users[user] = len(self._users)
+                    credentials.append(e.credential)
+                    sessions.append(e.session)
+                self._last[e.credential] = (e.session, number)
+                users.append(number)
+            if e.target is not None:
+                number = self._texts.get(e.target)
+                if number is None:
+                    number = self._texts[e.target] = len(self._texts)
+                    texts.append(e.target)
+                target.put(place, number)
+            if e.size:
+                size.put(place, e.size)
+            if e.known_at:
+                known_at.put(place, e.known_at)
+            if e.part:
+                part.put(place, e.part)
+            if e.detail is not None:
+                number = self._details.get(e.detail)
+                if number is None:
+                    number = self._details[e.detail] = len(self._details)
+                    details.append(e.detail)
+                detail.put(place, number)
+            if e.token is not None:
+                token_at.append(place)
+                tokens.append(e.token)
+            place += 1
+        batch = Batch(
+            [], [], [], [], [], forget, credentials, sessions, texts, details, times, ids, [], users, target.column(place),
+            size.column(place), known_at.column(place), part.column(place), detail.column(place), token_at, tokens,
+        )  # fmt: skip
+        numbers = self._numbers
+        numbered = batch.shape
+        for shape in shapes:
+            known = numbers.get(shape)
+            numbered.append(self._shape(shape, batch) if known is None else known)
         return self._encode(batch)
 
     def _number(self, kind: int, value: object) -> int:
@@ -106,9 +148,13 @@ class Unpacker:
         self._origins: list[Origin] = []
         self._agents: list[Agent] = []
         self._shapes: list[Shape] = []
+        self._credentials: list[str | None] = []
+        self._sessions: list[str | None] = []
+        self._texts: list[str] = []
+        self._details: list[Detail] = []
         self._decode = msgspec.msgpack.Decoder(Batch).decode
 
-    def unpack(self, data: bytes) -> list[Event]:
+    def unpack(self, data: bytes | memoryview) -> list[Event]:
         batch = self._decode(data)
         for row in batch.actions:
             made = (Kind(row.kind), row.service, row.klass.rpartition(":")[2], [Tag(t) for t in row.tags])
@@ -141,41 +187,55 @@ class Unpacker:
                 )
             )
 
-        count = len(batch.time)
-        none: list[int] = [0] * count
-        shapes, texts, details = self._shapes, batch.texts, batch.details
-        return [
-            Event(time, name, shapes[shape], texts[credential], texts[session], texts[target], size, known_at, part, details[detail], token)
-            for time, name, shape, credential, session, target, size, known_at, part, detail, token in zip(
-                batch.time,
-                batch.id,
-                batch.shape,
-                batch.credential or none,
-                batch.session or none,
-                batch.target or none,
-                batch.size or none,
-                batch.known_at or none,
-                batch.part or none,
-                batch.detail or none,
-                batch.token or [None] * count,
-                strict=True,
-            )
-        ]
+        if batch.forget:
+            self._credentials, self._sessions, self._texts, self._details = [], [], [], []
+        credentials, sessions, texts, details, shapes = self._credentials, self._sessions, self._texts, self._details, self._shapes
+        credentials.extend(batch.credentials)
+        sessions.extend(batch.sessions)
+        texts.extend(batch.texts)
+        details.extend(batch.details)
+        # Here and below `zip` without `strict`: with it the loops would not be loops of C.
+        events: list[Event] = []
+        for time, name, shape, user in zip(batch.time, batch.id, batch.shape, batch.user):  # noqa: B905
+            events.append(Event(time, name, shapes[shape], credentials[user], sessions[user]))
+        every = list(range(len(events)))
+        at: list[int] = _places(batch.target, every)
+        values: list[int] = batch.target.values
+        for place, value in zip(at, values):  # noqa: B905
+            events[place].target = texts[value]
+        at, values = _places(batch.detail, every), batch.detail.values
+        for place, value in zip(at, values):  # noqa: B905
+            events[place].detail = details[value]
+        at, values = _places(batch.size, every), batch.size.values
+        for place, value in zip(at, values):  # noqa: B905
+            events[place].size = value
+        at, values = _places(batch.known_at, every), batch.known_at.values
+        for place, value in zip(at, values):  # noqa: B905
+            events[place].known_at = value
+        at, values = _places(batch.part, every), batch.part.values
+        for place, value in zip(at, values):  # noqa: B905
+            events[place].part = value
+        at, tokens = batch.token_at, batch.token
+        for place, token in zip(at, tokens):  # noqa: B905
+            events[place].token = token
+        return events
 
 
-def _numbered(values: list[T], numbers: dict[T, int]) -> list[int] | None:
-    """The column of a field whose values are sent once and then by number; None, if every event has number 0, which is none."""
-    column: list[int] = []
-    some = False
-    for value in values:
-        number = numbers.get(value)
-        if number is None:
-            number = numbers[value] = len(numbers)
-        if number:
-            some = True
-        column.append(number)
-    return column if some else None
+class _Filled:
+    """A column as it is written down: only the events that have the field."""
+
+    def __init__(self) -> None:
+        self.values: list[int] = []
+        self.at: list[int] = []
+
+    def put(self, place: int, value: int) -> None:
+        self.values.append(value)
+        self.at.append(place)
+
+    def column(self, count: int) -> Column:
+        return Column(self.values, self.at if len(self.at) < count else None)
 
 
-def _told(counts: list[int]) -> list[int] | None:
-    return counts if any(counts) else None
+def _places(column: Column, every: list[int]) -> list[int]:
+    """Which events have the field."""
+    return every if column.at is None else column.at

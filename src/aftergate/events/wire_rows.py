@@ -61,23 +61,32 @@ class AgentRow(Struct, array_like=True, gc=False):
     version: str | None
 
 
+class Column(Struct, array_like=True, gc=False):
+    """One field of the events that have it."""
+
+    values: list[int]
+    at: list[int] | None = None  # their places in the batch; None: every event has it
+
+
 class Batch(Struct, array_like=True):
     actions: list[ActionRow]
     actors: list[ActorRow]
     origins: list[OriginRow]
     agents: list[AgentRow]
     shapes: list[ShapeRow]
-    # one column for each field of Event; None where every event has the default
+    forget: bool  # whether what follows is numbered from 0 again
+    credentials: list[str | None]  # of a user: who has one credential in one session
+    sessions: list[str | None]
+    texts: list[str]
+    details: list[Detail]
     time: list[int]
     id: list[str]
     shape: list[int]
-    texts: list[str | None]  # what credential, session and target number; 0 is none
-    credential: list[int] | None
-    session: list[int] | None
-    target: list[int] | None
-    size: list[int] | None
-    known_at: list[int] | None
-    part: list[int] | None
-    details: list[Detail | None]  # what `detail` numbers; 0 is none
-    detail: list[int] | None
-    token: list[str | None] | None
+    user: list[int]
+    target: Column  # numbers of texts
+    size: Column
+    known_at: Column
+    part: Column
+    detail: Column
+    token_at: list[int]
+    token: list[str]

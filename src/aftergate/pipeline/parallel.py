@@ -1,8 +1,8 @@
 """Several processes that decode for the one that tracks.
 
-Work is handed out in units in a fixed order, unit k to worker k mod N, and taken back in that order: so the tracking process sees just what a
-single process would, and the findings are the same. Events travel through memory that both sides share, some parts ahead: while one side
-tracks, the others go on decoding, until their share of that memory is full.
+Work comes in units. Whichever worker is free takes the next one, and what they make of them is taken back in the units' order: so the tracking
+process sees just what a single process would, and the findings are the same. Events travel through memory that both sides share, some parts
+ahead: while one side tracks, the others go on decoding, until their share of that memory is full.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import mmap
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Semaphore
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.synchronize import Lock, Semaphore
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,6 +40,7 @@ SLOTS = 16  # parts that a worker may be ahead
 class _Message(Struct, array_like=True):
     """What a worker says: a part, the end of a unit, or an error."""
 
+    unit: int
     input: int
     records: dict[str, int]
     faults: list[Fault]
@@ -49,6 +51,24 @@ class _Message(Struct, array_like=True):
     tables: list[tuple[str, str]] | None = None
 
 
+class _Units:
+    """Which unit is the next to be decoded: a number that all workers share."""
+
+    def __init__(self, lock: Lock, count: int) -> None:
+        self._lock = lock
+        self._next = mmap.mmap(-1, 8)
+        self._count = count
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            with self._lock:
+                number = int.from_bytes(self._next[:8], "little")
+                self._next[:8] = (number + 1).to_bytes(8, "little")
+            if number >= self._count:
+                return
+            yield number
+
+
 class _Lane(Struct):
     """The way from one worker: a pipe for messages, slots of shared memory for events, and how many of them are free."""
 
@@ -56,6 +76,7 @@ class _Lane(Struct):
     memory: mmap.mmap
     free: Semaphore
     next: int = 0
+    head: _Message | None = None  # what was received of a unit whose turn has not come
 
     def put(self, data: bytes) -> int:
         """Put events into the next slot, once there is one; 0 if they are too many for it. Raises: BrokenPipeError, if nobody is left to read."""
@@ -70,12 +91,11 @@ class _Lane(Struct):
         self.next = (self.next + 1) % SLOTS
         return len(data)
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int) -> memoryview:
+        """What is in the next slot, to be read before `free` is released."""
         at = self.next * SLOT
-        data = self.memory[at : at + size]
         self.next = (self.next + 1) % SLOTS
-        self.free.release()
-        return data
+        return memoryview(self.memory)[at : at + size]
 
 
 def _larger(parts: Iterator[Part]) -> Iterator[Part]:
@@ -97,8 +117,8 @@ def _larger(parts: Iterator[Part]) -> Iterator[Part]:
         yield held
 
 
-def _work(lane: _Lane, inputs: Sequence[Input], todo: Sequence[Unit], options: Options) -> None:
-    """A worker's life: decode its units in order, send each part, end."""
+def _work(lane: _Lane, inputs: Sequence[Input], units: Sequence[Unit], todo: _Units, options: Options) -> None:
+    """A worker's life: take the next unit, decode it, send each part; end when there are no more."""
     import gc
 
     gc.disable()
@@ -108,19 +128,20 @@ def _work(lane: _Lane, inputs: Sequence[Input], todo: Sequence[Unit], options: O
     encode = msgspec.msgpack.Encoder().encode
     try:
         normalising = Normalising(Interner(make_enricher(options)), options.source)
-        for unit in todo:
+        for number in todo:
+            unit = units[number]
             for part in _larger(decode(normalising, unit.input, inputs[unit.input], unit.start, unit.end)):
                 data = packer.pack(part.events)
                 size = lane.put(data)
-                pipe.send_bytes(encode(_Message(part.input, part.records, part.faults, part.done, size)))
+                pipe.send_bytes(encode(_Message(number, part.input, part.records, part.faults, part.done, size)))
                 if not size:
                     pipe.send_bytes(data)
             tables = list(normalising.intern.enrich.tables)
-            pipe.send_bytes(encode(_Message(unit.input, {}, [], 0, last=True, tables=tables)))
+            pipe.send_bytes(encode(_Message(number, unit.input, {}, [], 0, last=True, tables=tables)))
     except (BrokenPipeError, KeyboardInterrupt):
         return
     except AftergateError as error:
-        pipe.send_bytes(encode(_Message(0, {}, [], 0, error=str(error))))
+        pipe.send_bytes(encode(_Message(0, 0, {}, [], 0, error=str(error))))
     finally:
         pipe.close()
 
@@ -136,6 +157,7 @@ class Workers:
         self._lanes: list[_Lane] = []
         self._processes: list[BaseProcess] = []
         self._done = False
+        self._decode = msgspec.msgpack.Decoder(_Message).decode
 
     def parts(self, order: Sequence[int]) -> Iterator[Part]:
         """The parts of all inputs in order. The workers begin at once.
@@ -147,45 +169,78 @@ class Workers:
         count = max(1, min(self.options.jobs, len(shared)))
         fork = "fork" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("fork") if fork else multiprocessing.get_context("spawn")
-        for number in range(count):
+        todo = _Units(context.Lock(), len(shared))
+        for _ in range(count):
             ours, theirs = context.Pipe(duplex=False)
             memory, free = mmap.mmap(-1, SLOT * SLOTS), context.Semaphore(SLOTS)
             lane = _Lane(theirs, memory, free)
-            process = context.Process(target=_work, args=(lane, self.inputs, shared[number::count], self.options), daemon=True)
+            process = context.Process(target=_work, args=(lane, self.inputs, shared, todo, self.options), daemon=True)
             process.start()
             theirs.close()
             self._lanes.append(_Lane(ours, memory, free))
             self._processes.append(process)
-        return self._taken(every, count)
+        return self._taken(every)
 
-    def _taken(self, every: Sequence[Unit], count: int) -> Iterator[Part]:
+    def _taken(self, every: Sequence[Unit]) -> Iterator[Part]:
         pool: dict[object, object] = {}
-        unpackers = [Unpacker(self.intern, pool) for _ in range(count)]
+        unpackers = {id(lane): Unpacker(self.intern, pool) for lane in self._lanes}
         number = 0
         for unit in every:
             if self.inputs[unit.input].path is None:
                 yield from self._here(unit, pool)
             else:
-                yield from self._received(self._lanes[number % count], unpackers[number % count])
+                lane = self._lane_of(number)
+                yield from self._received(lane, unpackers[id(lane)])
                 number += 1
         self._done = True
 
-    def _received(self, lane: _Lane, unpacker: Unpacker) -> Iterator[Part]:
-        """The parts of one unit, from the worker that has it."""
-        decoder = msgspec.msgpack.Decoder(_Message)
+    def _lane_of(self, number: int) -> _Lane:
+        """Whose unit this is. Each worker's units come in order, so it is the first that one of them still has to tell of.
+
+        Raises: ReadError.
+        """
+        quiet: dict[object, _Lane] = {lane.pipe: lane for lane in self._lanes if lane.head is None}
         while True:
-            try:
-                message = decoder.decode(lane.pipe.recv_bytes())
-                if message.error is not None:
-                    raise ReadError(message.error)
+            for lane in self._lanes:
+                if lane.head is not None and lane.head.unit == number:
+                    return lane
+            if not quiet:
+                raise _ended_early()
+            for pipe in wait([lane.pipe for lane in quiet.values()]):
+                lane = quiet.pop(pipe)
+                with suppress(EOFError, ConnectionError):  # this worker is done
+                    lane.head = self._message(lane)
+
+    def _message(self, lane: _Lane) -> _Message:
+        message = self._decode(lane.pipe.recv_bytes())
+        if message.error is not None:
+            raise ReadError(message.error)
+        return message
+
+    def _received(self, lane: _Lane, unpacker: Unpacker) -> Iterator[Part]:
+        """The parts of one unit, from the worker that has it.
+
+        Raises: ReadError.
+        """
+        message, lane.head = lane.head, None
+        try:
+            while True:
+                if message is None:
+                    message = self._message(lane)
                 if message.last:
                     if message.tables:
                         self.tables = message.tables
                     return
-                data = lane.take(message.size) if message.size else lane.pipe.recv_bytes()
-            except (EOFError, ConnectionError):
-                raise ReadError("a decoding process ended early", hint="run again with --jobs 1 to see why") from None
-            yield Part(message.input, unpacker.unpack(data), message.records, message.faults, message.done)
+                if message.size:
+                    with lane.take(message.size) as data:
+                        events = unpacker.unpack(data)
+                    lane.free.release()
+                else:
+                    events = unpacker.unpack(lane.pipe.recv_bytes())
+                yield Part(message.input, events, message.records, message.faults, message.done)
+                message = None
+        except (EOFError, ConnectionError):
+            raise _ended_early() from None
 
     def _here(self, unit: Unit, pool: dict[object, object]) -> Iterator[Part]:
         """Standard input is this process's own: other processes see an empty one. Its events are interned like the workers'."""
@@ -208,3 +263,7 @@ class Workers:
                 process.join()
         for lane in self._lanes:
             lane.memory.close()
+
+
+def _ended_early() -> ReadError:
+    return ReadError("a decoding process ended early", hint="run again with --jobs 1 to see why")
