@@ -128,10 +128,10 @@ class Outer:
         request_id = given.decode("ascii") if known else f"{self._boot}-{next(self._numbers)}"
         method: str = scope["method"]
         scope.setdefault("state", {})["request_id"] = request_id
-        request_id_now.set(request_id)
         if refused is None and method == "POST" and scope["path"] == PATH:
             await self._decide(scope, receive, send, request_id, began)
         else:
+            request_id_now.set(request_id)
             await self._pass_on(scope, receive, send, request_id, began, refused)
 
     async def _decide(self, scope: Scope, receive: Receive, send: Send, request_id: str, began: float) -> None:

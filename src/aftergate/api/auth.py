@@ -158,14 +158,20 @@ def authenticate(core: Core, failures: Failures, scope: Any) -> Caller:
     Raises: Refused (401, 429; 403 when a browser's request came from another site).
     """
     now = core.clock()
+    once = scope.get(ONCE)
+    came_in: bytes = b"" if once is None else once.get(b"authorization", b"")
+    recalled = core.keys.recalled(came_in, now) if came_in else None
+    if recalled is not None:
+        key = recalled[0]
+        return Caller("key", key.id, key.scopes, name=key.name)
     authorization = header(scope, b"authorization")
     if authorization:
         kind, _, credential = authorization.partition(" ")
         credential = credential.strip()
         if kind.lower() == "bearer" and credential:
-            key = core.keys.find(credential, now)
-            if key is not None:
-                return Caller("key", key.id, key.scopes, name=key.name)
+            found = core.keys.find(credential, now, came_in)
+            if found is not None:
+                return Caller("key", found.id, found.scopes, name=found.name)
         address = address_of(core, scope)
         failures.check(address, now)
         caller = _token(core, credential) if kind.lower() == "bearer" else None

@@ -13,6 +13,7 @@ import structlog
 from aftergate.api.auth import ONCE, Caller, Failures, Refused, allow, authenticate, header
 from aftergate.api.certificates import client_thumbprint
 from aftergate.api.limits import Patience
+from aftergate.api.request_log import request_id_now
 from aftergate.authz.answer import wire
 from aftergate.authz.errors import BadRequest
 from aftergate.authz.wire import parse_evaluation
@@ -57,7 +58,11 @@ class Evaluate:
     async def __call__(self, scope: dict[str, Any], receive: Receive) -> Reply:
         """Raises nothing but what ends the task."""
         try:
-            caller = await self._caller(scope) if self._core.settings.caller_issuer else self._key(scope)
+            asker = self._recalled(scope)
+            caller: Caller | None = None
+            if asker is None:
+                _named(scope)
+                caller = await self._caller(scope) if self._core.settings.caller_issuer else self._key(scope)
             json_only(scope)
             body = await self._patience.body(receive, self._limit)
             known = self._known(body) if len(body) <= LONGEST_REMEMBERED else self._parse(body)
@@ -65,14 +70,13 @@ class Evaluate:
             while decider.log.crowded:  # noqa: ASYNC110  the writer needs the interpreter, not a message: this gives it its turn
                 await asyncio.sleep(0.005)
             if known.plain:
-                # What proves that the caller holds a key is for approvals; here only what comes with it in a wrong form is refused.
-                once = not self._proxied and scope.get(ONCE) is not None
-                asker = Asker(caller.id, caller.actor(), scope["state"]["request_id"]) if once else asker_of(self._core, caller, scope)
-                told, durable = decider.told(known, asker)
+                told, durable = decider.told(known, asker or asker_of(self._core, caller or self._key(scope), scope))
                 if durable is not None:
                     await asyncio.wrap_future(durable)
                 return _reply(200, told)
-            answer = await asyncio.to_thread(decider.evaluate, known.request, asker_of(self._core, caller, scope), body)
+            _named(scope)
+            whole = asker_of(self._core, caller or self._key(scope), scope)
+            answer = await asyncio.to_thread(decider.evaluate, known.request, whole, body)
             return _reply(200, _ENCODE(wire_of(answer)))
         except (BadRequest, ValueRefused) as error:
             return _reply(400, _ENCODE(error.message))
@@ -80,11 +84,29 @@ class Evaluate:
             extra = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
             return _reply(error.status, _ENCODE(error.message), extra)
         except StoreUnavailable as error:
+            _named(scope)
             log.error("no decision", problem=error.message)  # noqa: TRY400  no trace: the database is away, not the code wrong
             return _reply(503, _ENCODE(UNAVAILABLE), [(b"retry-after", b"2")])
         except Exception:
+            _named(scope)
             log.exception("no decision")
             return _reply(500, _ENCODE(DEFECT))
+
+    def _recalled(self, scope: dict[str, Any]) -> Asker | None:
+        """A caller who came with the same key before, if that is all there is to know of it: what proves that it holds another key is for approvals.
+
+        Raises: Refused (403).
+        """
+        once = scope.get(ONCE)
+        if once is None or self._proxied:
+            return None
+        held = self._core.keys.recalled(once.get(b"authorization", b""), self._core.clock())
+        if held is None:
+            return None
+        key, actor = held
+        if SCOPE not in key.scopes:
+            return None
+        return Asker(key.id, actor, scope["state"]["request_id"])
 
     def _key(self, scope: dict[str, Any]) -> Caller:
         caller = authenticate(self._core, self._failures, scope)
@@ -94,6 +116,11 @@ class Evaluate:
     async def _caller(self, scope: dict[str, Any]) -> Caller:
         # An access token may need the issuer's keys: that is not waited for on the event loop.
         return await asyncio.to_thread(self._key, scope)
+
+
+def _named(scope: dict[str, Any]) -> None:
+    """Let the log's lines name the request. Most decisions write none, and that is not worth a variable for each."""
+    request_id_now.set(scope["state"]["request_id"])
 
 
 def json_only(scope: Any) -> None:

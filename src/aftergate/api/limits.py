@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, Final
 
 from litestar import Request
@@ -50,7 +51,7 @@ class Patience:
         """
         task = asyncio.current_task()
         assert task is not None
-        until = asyncio.get_running_loop().time() + BODY_S
+        until = monotonic() + BODY_S  # the loop's time, without asking for the loop
         self._begin(task, until)
         parts: list[bytes] = []
         size = 0
@@ -66,7 +67,7 @@ class Patience:
                 if not message.get("more_body"):
                     return b"".join([*parts, part]) if parts else part
                 parts.append(part)
-                if until <= asyncio.get_running_loop().time():
+                if until <= monotonic():
                     raise Refused(408, TOO_SLOW)
         except asyncio.CancelledError:
             self._given_up(task)
@@ -82,7 +83,8 @@ class Patience:
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._reading.pop(task, None)
-        self._late.discard(task)
+        if self._late:
+            self._late.discard(task)
 
     def _given_up(self, task: asyncio.Task[Any]) -> None:
         """Raises: Refused (408), if it was we who ended this read; else the server stops, or the caller went away."""

@@ -14,6 +14,7 @@ from aftergate.audit.errors import NotCanonical
 
 MAX_INT: Final = 2**53 - 1
 MAX_DEPTH: Final = 64
+_SIMPLE: Final = frozenset({str, bool, int, type(None)})
 _FAST: Final = msgspec.json.Encoder(order="sorted").encode
 _DECODE: Final = msgspec.json.Decoder().decode
 
@@ -101,6 +102,9 @@ def _plain(value: Any, depth: int) -> bool:
     if kind is list or kind is tuple:
         if depth >= MAX_DEPTH:
             raise NotCanonical(f"nested deeper than {MAX_DEPTH}")
+        kinds = set(map(type, value))
+        if kinds <= _SIMPLE:  # long lists are mostly of these
+            return int not in kinds or all(-MAX_INT <= inner <= MAX_INT for inner in value if type(inner) is int)
         plain = True
         for inner in value:
             plain = _plain(inner, depth + 1) and plain

@@ -11,6 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -35,6 +36,7 @@ CROWD: Final = 4096
 MOST_BYTES: Final = 64 << 20
 MOST_BYTES_A_RECORD: Final = 1 << 20
 MOST_IN_A_LEAF: Final = 48 << 10
+LONGEST_REMEMBERED: Final = 2048  # bytes of a request whose masked form is kept for the next time
 MOST_NAMED: Final = 64  # policies and the like that a leaf names
 WAIT_S: Final = 20.0
 _ENCODE = msgspec.json.Encoder().encode
@@ -266,25 +268,48 @@ def line_of(decided: Decided) -> bytes:
 
 def without_secrets(raw: bytes) -> bytes:
     """A request's JSON with what stands under a secret's name masked: what is kept must not hold it, whoever sent it along."""
-    if not any(secret_key(name.decode()) for name in _NAME.findall(raw)):
+    return _without_secrets(raw) if len(raw) > LONGEST_REMEMBERED else _remembered(raw)
+
+
+def _without_secrets(raw: bytes) -> bytes:
+    names = set(_NAME.findall(raw))
+    if not any(secret_key(name.decode()) for name in names):
         return raw
     return _ENCODE(redact(msgspec.json.decode(raw)))
 
 
-def details_of(decided: Decided) -> dict[str, Any]:
+_remembered = lru_cache(maxsize=4096)(_without_secrets)  # callers ask the same again and again
+
+
+class Details(Struct):
+    """A decision as it lies beside the leaf."""
+
+    id: str
+    at_ms: int
+    caller: str
+    request: msgspec.Raw
+    facts: Facts
+    decision: str
+    reason: str
+    policies: tuple[str, ...]
+    errors: list[str]
+    digest: str
+
+
+def details_of(decided: Decided) -> Details:
     decision = decided.decision
-    return {
-        "id": decided.id,
-        "at_ms": decided.at_ms,
-        "caller": decided.caller.id,
-        "request": msgspec.Raw(without_secrets(decided.raw)),
-        "facts": decided.facts,
-        "decision": decision.outcome,
-        "reason": decision.reason,
-        "policies": decision.determining,
-        "errors": [fault.policy for fault in decision.errors],
-        "digest": decision.policy_digest,
-    }
+    return Details(
+        decided.id,
+        decided.at_ms,
+        decided.caller.id,
+        msgspec.Raw(without_secrets(decided.raw)),
+        decided.facts,
+        decision.outcome,
+        decision.reason,
+        decision.determining,
+        [fault.policy for fault in decision.errors],
+        decision.policy_digest,
+    )
 
 
 def record_of(decided: Decided, **more: Any) -> Record:

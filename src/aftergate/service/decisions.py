@@ -67,7 +67,9 @@ class Answer(Struct, frozen=True, gc=False):
 class Known:
     """A request that may come again: what is the same each time, and the last answer that rested on nothing but policies, entities and trust."""
 
-    __slots__ = ("agent", "credential", "credentials", "last", "plain", "raw", "request", "sessions", "steady", "untouched")
+    __slots__ = (
+        "agent", "credential", "credentials", "found", "last", "named", "plain", "raw", "request", "sessions", "steady", "untouched",
+    )  # fmt: skip
 
     def __init__(self, request: EvaluationRequest, raw: bytes) -> None:
         context = request.context
@@ -82,6 +84,7 @@ class Known:
         self.steady = self.credential is None or "age_s" not in self.credential  # else it is older each time
         self.untouched = trust_facts(UNTOUCHED, self)
         self.last: Last | None = None
+        self.found = self.named = -1  # versions of findings and names with which nothing was found on anybody here
 
 
 class Last(Struct, frozen=True, gc=False):
@@ -158,11 +161,19 @@ class Decider:
         view = self._core.trust
         request = known.request
         if view.fresh_at(now_ms):
-            names = self.identities.of(request.subject.id)
-            if known.agent is not None:  # who acts for the subject (COAZ): what either did counts
-                names += self.identities.of(known.agent)
-            held = view.of(names, known.sessions, known.credentials, now_ms)
-            trust = known.untouched if held is UNTOUCHED else trust_facts(held, known)
+            # Taken before either is looked into: what is then found of a newer state is found again, never kept as the older one's.
+            found, named = view.version, self.identities.version
+            if known.found == found and known.named == named:
+                trust = known.untouched
+            else:
+                names = self.identities.of(request.subject.id)
+                if known.agent is not None:  # who acts for the subject (COAZ): what either did counts
+                    names += self.identities.of(known.agent)
+                held = view.of(names, known.sessions, known.credentials, now_ms)
+                if held is UNTOUCHED:
+                    trust, known.found, known.named = known.untouched, found, named
+                else:
+                    trust, known.found = trust_facts(held, known), -1
         if known.steady:
             return Facts(now_ms, trust, known.credential)
         context = request.context
@@ -178,7 +189,7 @@ class Decider:
         request = known.request
         facts = self._facts(known, now_ms)
         last = known.last
-        if last is None or last.mark is not snapshot.mark or last.trust != facts.trust:
+        if last is None or last.mark is not snapshot.mark or (last.trust is not facts.trust and last.trust != facts.trust):
             decision = decide(request, snapshot, facts)
             last = known.last = self._last(request, snapshot, facts.trust, decision)
         else:

@@ -17,6 +17,7 @@ class Identities:
         self._core = core
         self._names: dict[str, tuple[str, ...]] = {}
         self._seen = -1
+        self.version = 0  # changes after the table does
 
     def refresh(self) -> None:
         """Read the persons again if they changed. Raises: StoreUnavailable."""
@@ -32,6 +33,7 @@ class Identities:
                 found.setdefault(name.strip().casefold(), set()).update(person.names)
         self._names = {name: tuple(sorted(names)) for name, names in found.items()}
         self._seen = version
+        self.version += 1
 
     def of(self, subject: str) -> tuple[str, ...]:
         """The subject's own id first, then the other names of that person."""

@@ -30,6 +30,7 @@ MOST_LENGTH: Final = 500
 LEAST_DIFFERENT: Final = 8
 MOST_NAME: Final = 200
 USED_EVERY_MS: Final = 60_000
+MOST_RECENT: Final = 10_000
 MARK: Final = "agk_"
 
 
@@ -54,7 +55,8 @@ class ApiKeys:
     def __init__(self, core: Ground) -> None:
         self._core = core
         self._held: dict[bytes, Key] = {}
-        self._recent: dict[bytes, Key] = {}  # by plain hash: only keys that are known, so it is no longer than they are many
+        # By plain hash of what it came in: only of keys that are known, so it is hardly longer than they are many.
+        self._recent: dict[bytes, tuple[Key, Actor]] = {}
         self._seen = -1
         self._used: dict[str, int] = {}
         self._used_next_ms = 0
@@ -76,22 +78,30 @@ class ApiKeys:
             self._recent = {}
             self._seen = version
 
-    def find(self, key: str, now_ms: int) -> Key | None:
-        """The key's entry, if it may be used now."""
-        # A keyed hash of so short a text costs less than giving up the interpreter for it, as `hmac` does: what was looked up once is known by
-        # a plain one, in memory only.
-        quick = hashlib.sha256(key.encode()).digest()
+    def find(self, key: str, now_ms: int, came_in: bytes = b"") -> Key | None:
+        """The key's entry, if it may be used now. `came_in` is the header that held it, by which `recalled` knows it the next time."""
         # INVARIANT: taken before `_held` is read, as `refresh` replaces them the other way round: what an older set still held never gets
         # into the newer memory, where a revoked key would live on.
         recent = self._recent
-        held = recent.get(quick)
+        held = self._held.get(self.digest(key))
         if held is None:
-            held = self._held.get(self.digest(key))
-            if held is not None:
-                recent[quick] = held
-        if held is None or not held.usable(now_ms):
+            return None
+        if came_in and len(recent) < MOST_RECENT:
+            recent[hashlib.sha256(came_in).digest()] = held, Actor("api-key", held.id)
+        if not held.usable(now_ms):
             return None
         self._used[held.id] = now_ms
+        return held
+
+    def recalled(self, came_in: bytes, now_ms: int) -> tuple[Key, Actor] | None:
+        """The entry of a key that came in these very bytes before, and as whom it acts; None, if it did not, or may not be used now.
+
+        A keyed hash gives up the interpreter, which costs more than the hash: what was looked up once is known by a plain one, in memory only.
+        """
+        held = self._recent.get(hashlib.sha256(came_in).digest())
+        if held is None or not held[0].usable(now_ms):
+            return None
+        self._used[held[0].id] = now_ms
         return held
 
     def usable(self, now_ms: int) -> int:
