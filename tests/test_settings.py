@@ -82,6 +82,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_default() -> Non
         ({"depth_limit": 1}, "at least"),
         ({"trust_stale_s": 0}, "at least"),
         ({"trust_stale_s": 2, "trust_refresh_ms": 2000}, "must be below"),
+        ({"trust_stale_s": 301}, "at most 300"),
         ({"failures_per_minute": 0}, "at least"),
         ({"reload_s": "soon"}, "must be a number"),
         ({"no_such": "x"}, "no setting"),

@@ -320,6 +320,8 @@ def problems_of(settings: Settings) -> list[str]:
     found += [f"`{name}` must be at least {least}" for name, least in at_least.items() if getattr(settings, name) < least]
     if settings.trust_refresh_ms >= settings.trust_stale_s * 1000:
         found.append("`trust_refresh_ms` must be below `trust_stale_s`: trust would be stale, and everything denied, between two looks")
+    if settings.trust_stale_s > 300:
+        found.append("`trust_stale_s` is at most 300: trust that old is not live")
     if settings.approval_failures > 5:
         found.append("`approval_failures` is at most 5 (PSD2 RTS 4(3)(b))")
     if settings.session_idle_s > 3600:

@@ -15,10 +15,12 @@ from aftergate.api.auth import Refused
 from aftergate.audit.records import Actor
 from aftergate.authz.errors import BadRequest
 from aftergate.authz.wire import parse_evaluation
+from aftergate.events.clock import to_iso
 from aftergate.service.core import Core
 from aftergate.service.decisions import Asker, Known
 from aftergate.service.trust import Standing
 from aftergate.settings import load
+from aftergate.stores import findings
 
 POLICIES = """
 @id("all") permit(principal, action, resource);
@@ -76,13 +78,49 @@ def test_lower_trust_changes_it_at_once_and_trust_that_is_not_known_denies(core:
     asked = known("pay", session_id="s", credential_id="c")
     assert told(core, asked)["decision"]
     monkeypatch.setattr(core.trust, "of", lambda *_: Standing(100, 40, 100, ("a-finding",)))
+    core.trust.version += 1
     assert told(core, asked)["context"]["policies"] == ["trusted"]
     monkeypatch.undo()
+    core.trust.version += 1
     assert told(core, asked)["decision"]
     monkeypatch.setattr(core.trust, "fresh_at", lambda _: False)
     assert told(core, asked)["context"]["reason"] == "trust_unknown"
     monkeypatch.undo()
     assert told(core, asked)["decision"]
+
+
+def find(core: Core, subject: dict[str, list[str]], name: str) -> None:
+    told = {"id": name, "detection": "tok-family-fork", "severity": "critical", "time": to_iso(core.clock()), "subject": subject}
+    body = json.dumps(told)
+    with core.db.write() as connection:
+        findings.add(core.db, connection, [(findings.read(body), body)], core.clock())
+    core.trust.refresh()
+
+
+@pytest.mark.parametrize("subject", [{"identity": ["ann"]}, {"session": ["s"]}, {"credential": ["c"]}, {"identity": ["a.smith"]}])
+def test_that_nothing_was_found_is_remembered_until_something_is(core: Core, subject: dict[str, list[str]]) -> None:
+    """Names are learnt in between, too: what is then found on another name of the same person counts."""
+    asked = known("pay", session_id="s", credential_id="c")
+    for _ in range(2):
+        assert told(core, asked)["decision"]
+    core.people.add("ann", groups=(), aliases=("a.smith",), by=Actor("operator", "tests"))
+    core.decider.identities.refresh()
+    assert told(core, asked)["decision"]
+    find(core, subject, "f-1")
+    assert told(core, asked)["context"]["policies"] == ["trusted"]
+    with core.db.write() as connection:
+        assert findings.close(core.db, connection, "f-1", "tests", core.clock())
+    core.trust.refresh()
+    assert told(core, asked)["decision"]
+
+
+def test_a_name_learnt_later_brings_what_was_found_on_it(core: Core) -> None:
+    asked = known("pay")
+    find(core, {"identity": ["a.smith"]}, "f-1")
+    assert told(core, asked)["decision"]
+    core.people.add("ann", groups=(), aliases=("a.smith",), by=Actor("operator", "tests"))
+    core.decider.identities.refresh()
+    assert told(core, asked)["context"]["policies"] == ["trusted"]
 
 
 def test_another_set_of_policies_changes_it_at_once(core: Core, tmp_path: Path) -> None:

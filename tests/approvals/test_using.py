@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from company import POLICIES, URL, Company, Executor, payment, refused, undecided, write_policies
+from company import POLICIES, URL, Company, Executor, payment, refused, undecided, wire, write_policies
 
 from aftergate.audit import evidence
+from aftergate.audit.records import Actor
 
 # The way through.
 
@@ -198,6 +199,86 @@ def test_a_new_finding_voids_it_and_is_named(company: Company, level: str, when:
     assert len(voided) == 1
     assert found in voided[0]["reasons"][0]
     assert "f-known" not in voided[0]["reasons"][0]
+
+
+@pytest.mark.parametrize("how", ["more severe", "later"])
+@pytest.mark.parametrize("when", ["asked", "approved"])
+def test_a_finding_that_gets_worse_under_its_id_voids_it(company: Company, how: str, when: str) -> None:
+    company.find({"identity": ["alice"]}, "low", "f-known")
+    approval = company.request(payment())
+    if when == "approved":
+        company.approve("bob", approval)
+    company.wait(1)
+    company.find({"identity": ["alice"]}, "high" if how == "more severe" else "low", "f-known")
+    if when == "asked":
+        with undecided("not_pending") as told:
+            company.ask("bob", approval.id)
+        assert "worse than at the request: finding f-known" in str(told.value)
+    else:
+        assert company.use(payment(), company.result_id(approval)).context["reason"] == "policy_denied"
+    assert company.records("approval.voided")[0]["reasons"] == ["worse than at the request: finding f-known"]
+
+
+def test_the_same_finding_told_again_voids_nothing(company: Company) -> None:
+    company.find({"identity": ["alice"]}, "low", "f-known")
+    approval = company.approve("bob", company.request(payment()))
+    company.find({"identity": ["alice"]}, "low", "f-known")
+    assert company.use(payment(), company.result_id(approval)).allowed
+
+
+# Whoever said yes still counts when it is used.
+
+
+def gone(company: Company, how: str, name: str) -> None:
+    by = Actor("operator", "tests")
+    if how == "removed":
+        assert company.core.people.remove(name, by=by)
+    elif how == "removed and back":
+        assert company.core.people.remove(name, by=by)
+        company.core.people.add(name, groups=("finance",), by=by)
+    elif how == "out of the group":
+        company.core.people.change(name, groups=("sales",), by=by)
+    else:
+        key = company.core.people.passkeys(name)[0]
+        assert company.core.people.remove_passkey(name, key.id, by=by)
+
+
+GONE = {
+    "removed": "an approver has been removed since",
+    "removed and back": "an approver's authenticator has been removed since",
+    "out of the group": "an approver has left the group that approves this",
+    "authenticator removed": "an approver's authenticator has been removed since",
+}
+
+
+@pytest.mark.parametrize("how", GONE)
+def test_an_approval_ends_with_its_approvers_right_to_give_it(company: Company, how: str) -> None:
+    approval = company.approve("bob", company.request(payment()))
+    gone(company, how, "bob")
+    answer = company.use(payment(), company.result_id(approval))
+    assert not answer.allowed
+    assert answer.context["reason"] == "policy_denied"
+    assert answer.context["reason_admin"]["403"] == GONE[how]
+    assert company.records("approval.voided")[0]["reasons"] == [GONE[how]]
+    assert not company.records("approval.consumed")
+
+
+@pytest.mark.parametrize("how", GONE)
+def test_an_earlier_yes_of_somebody_who_is_gone_is_no_part_of_a_quorum(company: Company, how: str) -> None:
+    approval = company.request(wire())
+    company.approve("bob", approval)
+    gone(company, how, "bob")
+    company.approve("dave", approval)
+    again = company.again(approval)
+    assert company.core.approvals.task(again)["task"]["status"] == "pending"
+    assert not company.use(wire(), company.result_id(approval)).allowed
+
+
+def test_a_group_that_was_not_needed_may_be_left(company: Company) -> None:
+    company.core.people.change("bob", groups=("finance", "chess"), by=Actor("operator", "tests"))
+    approval = company.approve("bob", company.request(payment()))
+    company.core.people.change("bob", groups=("finance",), by=Actor("operator", "tests"))
+    assert company.use(payment(), company.result_id(approval)).allowed
 
 
 def test_a_finding_between_the_look_and_the_use_is_seen_in_the_use(company: Company) -> None:

@@ -13,9 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from serving import new_database, postgres
 from sqlalchemy import insert, select, text
+from sqlalchemy.engine import make_url
 
 from aftergate.errors import ConfigError
-from aftergate.stores.database import Database
+from aftergate.stores.database import Database, _private
 from aftergate.stores.errors import SchemaTooNew, StoreUnavailable, ValueRefused
 from aftergate.stores.tables import all_tables
 from aftergate.stores.tables.base import properties
@@ -164,12 +165,33 @@ def test_durable_before_answering_whatever_the_default(database: Database) -> No
         ("sqlite://", "needs a file"),
         ("sqlite:///:memory:", "needs a file"),
         ("sqlite:////proc/nothing/here/a.db", "cannot make the data directory"),
+        ("postgresql://me@db.example/x", "sslmode=prefer"),
+        ("postgresql://me@db.example/x?sslmode=disable", "sslmode=disable"),
+        ("postgresql://me@192.0.2.7:5432/x?sslmode=allow", "sslmode=allow"),
+        ("postgresql://me@/x?host=127.0.0.1:1&host=db.example:2", "sslmode=prefer"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_with_advice(url: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as refused:
         Database.open(url)
     assert refused.value.advice()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@db.example/x?sslmode=require",
+        "postgresql://me@db.example/x?sslmode=verify-full",
+        "postgresql://me@localhost/x",
+        "postgresql://me@[::1]:5432/x",
+        "postgresql://me@127.0.0.1/x?sslmode=disable",
+        "postgresql:///x",
+        "postgresql:///x?host=/run/postgresql",
+    ],
+)
+def test_a_private_way_to_postgresql_is_taken(url: str) -> None:
+    """Nothing is connected here."""
+    _private(make_url(url))
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -131,7 +131,9 @@ class Decider:
         self._reload_ms = settings.reload_s * 1000
         self._looked_ms = 0
         # Told when the server runs: which set it answers with.
-        self._untold: deque[Change] = deque(Change(holder.kind, holder.snapshot, after=holder.state) for holder in self.holders)
+        self._untold: deque[tuple[Change, Actor]] = deque(
+            (Change(holder.kind, holder.snapshot, after=holder.state), SERVER) for holder in self.holders
+        )
         self._telling = threading.Lock()
         self.counts: Counter[str] = Counter()  # answers by outcome, for the metrics
         self.page_key = hmac.digest(core.pepper, b"aftergate page tokens", "sha256")
@@ -343,23 +345,23 @@ class Decider:
         self._looked_ms = now_ms
         self._take_in(lambda holder: holder.look())
 
-    def reload(self) -> tuple[PolicyHolder, ...]:
+    def reload(self, by: Actor = SERVER) -> tuple[PolicyHolder, ...]:
         """Read the files now. Raises: StoreUnavailable, if a change cannot be recorded."""
-        self._take_in(lambda holder: holder.reload())
+        self._take_in(lambda holder: holder.reload(), by)
         return self.holders
 
     @property
     def holders(self) -> tuple[PolicyHolder, ...]:
         return (self.live,) if self.shadow is None else (self.live, self.shadow.holder)
 
-    def _take_in(self, look: Callable[[PolicyHolder], Change | None]) -> None:
+    def _take_in(self, look: Callable[[PolicyHolder], Change | None], by: Actor = SERVER) -> None:
         for holder in self.holders:
             change = look(holder)
             if change is None:
                 continue
             if self.shadow is not None and change.snapshot is not None:
                 self.shadow.restart()
-            self._untold.append(change)
+            self._untold.append((change, by))
         self._tell()
 
     def _tell(self) -> None:
@@ -367,7 +369,7 @@ class Decider:
         with self._telling:
             while self._untold:
                 with self._core.db.write() as connection:
-                    self._core.audit.append(connection, [_record_of(self._untold[0])])
+                    self._core.audit.append(connection, [_record_of(*self._untold[0])])
                 self._untold.popleft()
 
     def close(self) -> None:
@@ -375,13 +377,13 @@ class Decider:
         self.log.close()
 
 
-def _record_of(change: Change) -> Record:
+def _record_of(change: Change, by: Actor) -> Record:
     detail: dict[str, Any] = {"set": change.kind, "before": change.before, "after": change.after}
     if change.snapshot is None:
         detail = {"set": change.kind, "stays": change.before, "problems": [str(problem)[:300] for problem in change.problems[:50]]}
-        return Record(type="policy.refused", actor=SERVER, detail=detail)
+        return Record(type="policy.refused", actor=by, detail=detail)
     policies = change.snapshot.policies
-    return Record(type="policy.changed", actor=SERVER, policy=PolicyRef(version=policies.version, digest=policies.digest), detail=detail)
+    return Record(type="policy.changed", actor=by, policy=PolicyRef(version=policies.version, digest=policies.digest), detail=detail)
 
 
 class _ProofUsed(Exception):

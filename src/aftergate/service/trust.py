@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 from sqlalchemy import Connection
 
+from aftergate.authz.transactions.machine import as_it_stands
 from aftergate.risk.trust import HALF_LIFE_D, Level, Reason, trust_of
 from aftergate.stores import findings as store
 from aftergate.stores.database import Database
@@ -26,6 +27,7 @@ class Standing(Struct, frozen=True):
     credential: int
     findings: tuple[str, ...] = ()  # slugs of the open findings on any of them
     ids: tuple[str, ...] = ()  # their ids
+    marks: tuple[str, ...] = ()  # each as it stands: it may get worse under the same id
     reasons: tuple[Reason, ...] = ()  # heaviest first
 
     @property
@@ -146,6 +148,7 @@ def standing(
         values["credential"],
         tuple(sorted({f.detection for f in named.values()})),
         tuple(sorted(named)),
+        tuple(sorted(as_it_stands(f.id, f.severity, f.time) for f in named.values())),
         tuple(sorted(reasons.values(), key=lambda r: (-r.penalty, r.finding))),
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
 import stamina
-from sqlalchemy import Connection, Engine, create_engine, event, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import make_url
@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import QueuePool
 
 from aftergate.errors import ConfigError
+from aftergate.settings import is_loopback
 from aftergate.stores.errors import SchemaTooNew, StoreUnavailable, ValueRefused
 from aftergate.stores.tables.base import changes
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 BUSY_MS: Final = 10_000
 ANSWER_MS: Final = 30_000  # the longest that PostgreSQL may take over one statement
+TLS_MODES: Final = frozenset({"require", "verify-ca", "verify-full"})
 MIGRATION_LOCK: Final = 7_248_113_905  # any number, the same for all releases: who migrates holds it
 CONNECTIONS: Final = 8
 MORE_CONNECTIONS: Final = 40
@@ -238,6 +240,7 @@ def _engine(url: str) -> tuple[Engine, SqliteFile | None]:
             pool_timeout=BUSY_MS / 1000,
         ), file
     if backend in {"postgresql", "postgres"} and parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
+        _private(parsed)
         arguments = {
             "connect_timeout": 5,
             "application_name": "aftergate",
@@ -261,6 +264,22 @@ def _engine(url: str) -> tuple[Engine, SqliteFile | None]:
     raise ConfigError(
         f"`{parsed.drivername}` is not a database that Aftergate uses", where="--database", hint="give sqlite:///PATH or postgresql://..."
     )
+
+
+def _private(url: URL) -> None:
+    """Raises: ConfigError, if the way to the database could be read or changed by others: it is on another machine, and TLS is not insisted on."""
+    said = url.query.get("host", url.host or "")
+    hosts = said if isinstance(said, tuple) else said.split(",")
+    # No host, or a folder: a socket of this machine.
+    if all(not host or host.startswith("/") or is_loopback(host.partition(":")[0] if host.count(":") == 1 else host) for host in hosts):
+        return
+    mode = url.query.get("sslmode") or os.environ.get("PGSSLMODE", "prefer")
+    if mode not in TLS_MODES:
+        raise ConfigError(
+            f"PostgreSQL on another machine with `sslmode={mode}`: requests and approvals would cross the network open to others",
+            where="--database",
+            hint="add ?sslmode=verify-full (with sslrootcert=FILE for an authority of your own), or at least ?sslmode=require",
+        )
 
 
 def _sqlite_file(path: Path) -> SqliteFile:

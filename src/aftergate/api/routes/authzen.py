@@ -228,9 +228,9 @@ def policies(core: Any) -> dict[str, Any]:
 
 
 @post("/v1/policies/reload", opt={"scope": "admin"}, status_code=200)
-async def reload(core: Any) -> dict[str, Any]:
+async def reload(core: Any, caller: Caller) -> dict[str, Any]:
     """Read the files now. A set that is refused changes nothing; its problems are in the answer."""
-    holders = await sync_to_thread(core.decider.reload)
+    holders = await sync_to_thread(core.decider.reload, caller.actor())
     return {"sets": [_holder(holder) for holder in holders]}
 
 

@@ -70,7 +70,7 @@ class Vote(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """One request. `findings` are the ids that were open when it was made."""
+    """One request. `findings` are those that were open when it was made, each as it stood then: see `as_it_stands`."""
 
     terms: Terms
     items: tuple[ItemStatus, ...]
@@ -162,12 +162,31 @@ def tick(state: State, at_ms: int) -> Step:
     return _closing(state, "pending", "expired", "nobody decided in time", at_ms, "approval.expired")
 
 
+def as_it_stands(finding: str, severity: str, time_ms: int) -> str:
+    """A finding by what makes it worth another look: a worse severity, or abuse that went on."""
+    return f"{finding} {severity} {time_ms}"
+
+
 def observe(state: State, findings: Iterable[str], at_ms: int) -> Step:
-    """A finding that was not there when the request was made voids it, and is named."""
-    new = sorted(frozenset(findings) - state.findings)
+    """A finding that was not there when the request was made, or is worse now, voids it, and is named. `findings` are as of `as_it_stands`."""
+    new = frozenset(findings) - state.findings
     if not new or not {"pending", "approved"} & set(state.items):
         return Step(state)
-    return void(state, "new finding " + ", ".join(new), at_ms)
+    known = {one.partition(" ")[0] for one in state.findings}
+    named = sorted({one.partition(" ")[0] for one in new})
+    fresh, worse = [name for name in named if name not in known], [name for name in named if name in known]
+    said = ["new finding " + ", ".join(fresh)] * bool(fresh) + ["worse than at the request: finding " + ", ".join(worse)] * bool(worse)
+    return void(state, "; ".join(said), at_ms)
+
+
+def recount(state: State, votes: tuple[Vote, ...], reason: str, at_ms: int) -> Step:
+    """Go on with the votes that still count. An approval that rested on the others, and was not used, ends."""
+    if votes == state.votes:
+        return Step(state)
+    counted = replace(state, votes=votes)
+    if all(held != "approved" or _enough(counted, i) for i, held in enumerate(state.items)):
+        return Step(counted)
+    return void(counted, reason, at_ms)
 
 
 def void(state: State, reason: str, at_ms: int) -> Step:
@@ -303,10 +322,9 @@ def _tallied(state: State, at_ms: int, emit: tuple[Happening, ...]) -> Step:
     for i, held in enumerate(items):
         if held != "pending":
             continue
-        yes = [vote for vote in state.votes if i in vote.items]
-        if len(yes) < len(state.votes):
+        if any(i not in vote.items for vote in state.votes):
             items[i] = "denied"
-        elif all(sum(bool(vote.groups & groups) for vote in yes) >= quorum for groups, quorum in state.terms.needs):
+        elif _enough(state, i):
             items[i] = "approved"
     made = replace(state, items=tuple(items))
     if "approved" in items and not state.approved_ms:
@@ -314,6 +332,12 @@ def _tallied(state: State, at_ms: int, emit: tuple[Happening, ...]) -> Step:
     if "pending" not in items and not made.closed_ms:
         made = replace(made, closed_ms=at_ms)
     return Step(made, emit)
+
+
+def _enough(state: State, item: int) -> bool:
+    """Whether the votes for an item meet every need."""
+    yes = [vote for vote in state.votes if item in vote.items]
+    return all(sum(bool(vote.groups & groups) for vote in yes) >= quorum for groups, quorum in state.terms.needs)
 
 
 def _usable(state: State, at_ms: int) -> State:

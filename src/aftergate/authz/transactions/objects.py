@@ -43,6 +43,7 @@ class Risk(Struct, frozen=True):
     score: int
     findings: tuple[str, ...] = ()  # ids, sorted
     slugs: tuple[str, ...] = ()  # detections of those findings, sorted
+    marks: tuple[str, ...] = ()  # the same findings as they stand: see `machine.as_it_stands`; not on the wire
 
     @property
     def band(self) -> str:

@@ -20,6 +20,7 @@ from aftergate.authz.transactions.webauthn import Assertion, Authenticator, Expe
 from aftergate.errors import AftergateError
 from aftergate.service.approvals.recording import keep, new_id, record, records_of, scored
 from aftergate.service.approvals.suspicion import clone_suspected
+from aftergate.service.approvals.votes import counted
 from aftergate.stores import approvals as store
 from aftergate.stores import people
 from aftergate.stores.approvals import Approval, Challenge
@@ -82,7 +83,7 @@ def ask(core: Core, acting: Acting, ids: Sequence[str], items: Sequence[int] | N
             approval = _seen(connection, id_, person)
             risk = scored(core, connection, approval.about)
             # The same that stops a vote stops a challenge; what time or findings ended is written down here already.
-            step = machine.observe(machine.tick(approval.state, now_ms).state, risk.findings, now_ms)
+            step = machine.observe(machine.tick(approval.state, now_ms).state, risk.marks, now_ms)
             refusal = machine.eligible(approval.state, _approver(person, acting.session))
             if step.state != approval.state:
                 step = _over(core, connection, approval.number, now_ms)
@@ -130,7 +131,7 @@ def _over(core: Core, connection: Connection, number: int, now_ms: int) -> machi
     assert approval is not None
     risk = scored(core, connection, approval.about)
     late = machine.tick(approval.state, now_ms)
-    step = machine.observe(late.state, risk.findings, now_ms)
+    step = machine.observe(late.state, risk.marks, now_ms)
     keep(core, connection, approval, step.state, now_ms)
     core.audit.append(connection, records_of(approval, late.emit + step.emit, risk=risk))
     return step
@@ -174,7 +175,7 @@ def deny(core: Core, acting: Acting, id_: str, reason: str, now_ms: int) -> Appr
         person = _person(connection, acting)
         approval = _seen(connection, id_, person, lock=True)
         risk = scored(core, connection, approval.about)
-        step = machine.deny(approval.state, _approver(person, acting.session), reason.strip()[:2000], risk.findings, now_ms)
+        step = machine.deny(approval.state, _approver(person, acting.session), reason.strip()[:2000], risk.marks, now_ms)
         keep(core, connection, approval, step.state, now_ms)
         if step.refused is not None:
             refused = Undecided(step.refused.code, step.refused.detail, status=400 if step.refused.code == "reason_required" else 409)
@@ -255,7 +256,8 @@ def _granted(
         approval = held[number]
         shown = msgspec.json.decode(raw)
         risk = scored(core, connection, approval.about)
-        step = machine.approve(approval.state, by, shown.get("approved_items"), risk.findings, now_ms)
+        # The votes before this one may have been those of somebody who is gone since.
+        step = machine.approve(counted(connection, approval.state, now_ms).state, by, shown.get("approved_items"), risk.marks, now_ms)
         if step.refused is not None:
             keep(core, connection, approval, step.state, now_ms)
             records.extend(records_of(approval, step.emit, risk=risk))

@@ -34,7 +34,7 @@ def new_id(kind: str) -> str:
 
 def risk_of(standing: Standing) -> Risk:
     """Risk as the object states it: what is missing to full trust, and the findings behind it."""
-    return Risk(100 - standing.lowest, standing.ids, standing.findings)
+    return Risk(100 - standing.lowest, standing.ids, standing.findings, standing.marks)
 
 
 def scored(core: Core, connection: Connection, about: About) -> Risk:

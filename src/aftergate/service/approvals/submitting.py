@@ -142,7 +142,7 @@ def submit(core: Core, keys: Keys, given: Submission, now_ms: int) -> Approval:
             until_ms=until_ms,
             failures=core.settings.approval_failures,
         )
-        state = machine.opened(terms, risk.findings)
+        state = machine.opened(terms, risk.marks)
         new = store.New(
             id_, encoded(base), asked, f"{subject.type}:{subject.id}"[:512], who.about, risk, reason, client, callback, once, body
         )

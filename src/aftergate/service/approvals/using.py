@@ -19,7 +19,8 @@ from aftergate.authz.transactions.canonical import NotCanonical, transaction_dig
 from aftergate.authz.transactions.objects import Executor, Risk, asked_of, bound_context, rfc3339
 from aftergate.authz.wire import EvaluationRequest
 from aftergate.service.approvals.offering import action_wire, entity_wire
-from aftergate.service.approvals.recording import keep, record, records_of, risk_of, scored
+from aftergate.service.approvals.recording import keep, record, records_of, scored
+from aftergate.service.approvals.votes import counted
 from aftergate.stores import approvals as store
 from aftergate.stores.approvals import Approval
 from aftergate.stores.used import first_use
@@ -108,7 +109,7 @@ def present(core: Core, request: EvaluationRequest, presented: Presented, now_ms
     # 5. Nothing was found about the requester since.
     about = approval.about
     standing = core.trust.of(about.identity, about.session, about.credential, now_ms)
-    if machine.observe(approval.state, risk_of(standing).findings, now_ms).emit:
+    if machine.observe(approval.state, standing.marks, now_ms).emit:
         detail = _void(core, approval.number, now_ms)
         return Presentation(approval_id, "policy_denied", detail)
     # 6. The policies ask for no more than was given. What else they say of the request they say after this.
@@ -138,11 +139,12 @@ def consume(
     if approval is None:
         return Consumption([], "approval_unverifiable", "the approval is gone")
     risk = scored(core, connection, approval.about)
-    step = machine.consume(approval.state, presentation.place, risk.findings, now_ms)
+    counts = counted(connection, approval.state, now_ms)
+    step = machine.consume(counts.state, presentation.place, risk.marks, now_ms)
     ref = ApprovalRef(presentation.approval_id, quorum=approval.object["quorum"]["needed"])
     if step.refused is not None:
         keep(core, connection, approval, step.state, now_ms)
-        records = records_of(approval, step.emit, risk=risk)
+        records = records_of(approval, counts.emit + step.emit, risk=risk)
         return Consumption(records, step.refused.code, step.refused.detail, ref, approval.id)  # type: ignore[arg-type]  # as above
     if presentation.once and not first_use(core.db, connection, "dpop", presentation.once, presentation.once_until_ms):
         return Consumption([], "approval_unverifiable", "the proof was used before", ref, approval.id)
@@ -229,7 +231,7 @@ def _void(core: Core, number: int, now_ms: int) -> str:
         if approval is None:
             return "the approval is gone"
         risk: Risk = scored(core, connection, approval.about)
-        step = machine.observe(approval.state, risk.findings, now_ms)
+        step = machine.observe(approval.state, risk.marks, now_ms)
         if step.emit:
             keep(core, connection, approval, step.state, now_ms)
             core.audit.append(connection, records_of(approval, step.emit, risk=risk))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection
 
 from aftergate.authz.transactions import machine
-from aftergate.authz.transactions.machine import Approver, folded
+from aftergate.authz.transactions.machine import Approver, as_it_stands, folded
 from aftergate.authz.transactions.objects import rfc3339
 from aftergate.service.approvals.deciding import Acting, Undecided, may_see
 from aftergate.service.approvals.recording import NOTICE, scored
@@ -46,7 +46,7 @@ def view(core: Core, acting: Acting, id_: str, now_ms: int) -> dict[str, Any]:
         named = [*about.identity, *about.session, *about.credential]
         why = [
             {"id": f.id, "detection": f.detection, "severity": f.severity, "title": f.title, "narrative": f.narrative, "time": rfc3339(f.time),
-             "new": f.id not in approval.state.findings}
+             "new": as_it_stands(f.id, f.severity, f.time) not in approval.state.findings}
             for f, _ in findings.open_about(connection, named)
         ]  # fmt: skip
         lately = [
