@@ -17,8 +17,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from os import PathLike, fspath
 from typing import Any, Final
 
-import maxminddb
-
 from aftergate.errors import ConfigError
 from aftergate.events import networks
 from aftergate.events.countries import alpha2
@@ -163,6 +161,10 @@ class Enricher:
         )
 
     def _ask_mmdb(self, ip: str) -> tuple[int | None, str | None, str | None, networks.Known | None] | None:
+        if not self._mmdb:
+            return None
+        from maxminddb import InvalidDatabaseError
+
         number: int | None = None
         name: str | None = None
         place: str | None = None
@@ -173,7 +175,7 @@ class Enricher:
                 record = reader.get(ip)
             except ValueError:  # an IPv6 address asked of an IPv4 file
                 continue
-            except maxminddb.InvalidDatabaseError as error:
+            except InvalidDatabaseError as error:
                 raise ConfigError(f"database is damaged: {error}", where=path, hint="download the file again") from None
             if not isinstance(record, dict):
                 continue
@@ -261,6 +263,8 @@ def _label(number: int | None, name: str | None, address: Address) -> networks.K
 
 
 def _open_mmdb(path: str) -> tuple[str, Any, str]:
+    import maxminddb  # a third of all that a scan imports, and most have no such file
+
     try:
         reader = maxminddb.open_database(path)
     except OSError as error:
