@@ -11,7 +11,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from aftergate.connectors.microsoft.audit import DASHES, FIRST_PARTY, OPERATIONS, Modified, Reader, Resource
+from aftergate.connectors.microsoft.audit import FIRST_PARTY
+from aftergate.connectors.microsoft.audit_changes import Reader
+from aftergate.connectors.microsoft.audit_operations import DASHES, OPERATIONS
+from aftergate.connectors.microsoft.audit_records import Modified, Resource
 from aftergate.connectors.microsoft.common import UNREADABLE, address, loose, mapping, moment, number, secretive, short, text
 from aftergate.errors import NotMine, Reject
 from aftergate.events.interning import Interner
