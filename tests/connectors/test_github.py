@@ -11,7 +11,9 @@ import msgspec
 import pytest
 from cloudlike import event, facts, survives
 
-from aftergate.connectors.github.normalise import SOURCES, operation, token_hash
+from aftergate.connectors.github.alerts import token_hash
+from aftergate.connectors.github.normalise import SOURCES
+from aftergate.connectors.github.operations import operation
 from aftergate.errors import NotMine, Reject
 from aftergate.vocabulary import Kind, Tag
 
