@@ -13,24 +13,11 @@ from aftergate.vocabulary import Change, Detail, Target
 KEY_PREFIX: Final = "//iam.googleapis.com/"
 
 ABOUT_ACCOUNTS: Final = frozenset(
-    [
-        "generateaccesstoken",
-        "generateidtoken",
-        "signjwt",
-        "signblob",
-        "createserviceaccountkey",
-        "uploadserviceaccountkey",
-        "deleteserviceaccountkey",
-    ]
-    + [
-        "disableserviceaccountkey",
-        "enableserviceaccountkey",
-        "createserviceaccount",
-        "deleteserviceaccount",
-        "disableserviceaccount",
-        "enableserviceaccount",
-    ]
-    + ["undeleteserviceaccount"]
+    """
+    generateaccesstoken generateidtoken signjwt signblob
+    createserviceaccountkey uploadserviceaccountkey deleteserviceaccountkey disableserviceaccountkey enableserviceaccountkey
+    createserviceaccount deleteserviceaccount disableserviceaccount enableserviceaccount undeleteserviceaccount
+""".split()
 )
 
 _any = msgspec.json.Decoder()
