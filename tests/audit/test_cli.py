@@ -239,7 +239,7 @@ def test_a_folder_without_a_log_is_told_and_left_alone(run: Run, tmp_path: Path)
 def test_a_key_is_not_sent_in_the_clear(run: Run, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("secret-key", "utf-8")
     code, _, err = run("checkpoint", "--server", "http://log.example", "--key-file", "key")
-    assert (code, "https only" in err) == (1, True)
+    assert (code, "in clear" in err) == (1, True)
     code, _, err = run("checkpoint", "--server", "https://log.example")
     assert (code, "wants a key" in err) == (1, True)
 

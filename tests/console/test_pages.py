@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 
 import pytest
 from stage import invoice
 
-from aftergate.cli.peopling import NotDone, There, desk
+from aftergate.cli.options import Place
+from aftergate.cli.peopling import There, desk
+from aftergate.client import Refused
+from aftergate.client.sending import Sender
 
 pytestmark = [pytest.mark.browser, pytest.mark.serving]
 
@@ -41,7 +45,7 @@ def test_a_link_registers_a_passkey_that_logs_in_and_works_once(seats, stage):
 
 
 def test_people_are_managed_beside_the_running_server_and_over_it(seats, server, stage):
-    with desk((server.data, None, None, None)) as here:
+    with desk(Place(server.data)) as here:
         link = here.ask("POST", "", {"id": "ali", "name": "", "groups": ["finance"], "aliases": []})["link"]
     assert link.startswith(stage.url + "/enrol#")
     seat = seats()
@@ -50,15 +54,16 @@ def test_people_are_managed_beside_the_running_server_and_over_it(seats, server,
     seat.page.click("#enter")
     seat.page.wait_for_url("**/approvals")
     seat.page.wait_for_selector("#waiting > *")
-    there = There(stage.url, stage.key)
-    (held,) = there.ask("GET", "ali/authenticators")
-    assert there.ask("PATCH", "ali", {"groups": ["treasury"]})["groups"] == ["treasury"]
-    assert seat.get("/v1/me")["groups"] == ["treasury"]
-    there.ask("DELETE", f"ali/authenticators/{held['id']}")
-    seat.page.reload()
-    seat.page.wait_for_url("**/login?onward=*")
-    with pytest.raises(NotDone):
-        there.ask("DELETE", "nobody")
+    with closing(Sender(stage.url, stage.key)) as sender:
+        there = There(sender)
+        (held,) = there.ask("GET", "ali/authenticators")
+        assert there.ask("PATCH", "ali", {"groups": ["treasury"]})["groups"] == ["treasury"]
+        assert seat.get("/v1/me")["groups"] == ["treasury"]
+        there.ask("DELETE", f"ali/authenticators/{held['id']}")
+        seat.page.reload()
+        seat.page.wait_for_url("**/login?onward=*")
+        with pytest.raises(Refused):
+            there.ask("DELETE", "nobody")
 
 
 def test_the_secret_of_a_link_is_never_sent_in_an_address(seats, stage):

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from aftergate.cli.main import app
+from aftergate.cli.options import Place
 from aftergate.cli.peopling import There, desk
 from aftergate.errors import ConfigError
 from aftergate.service.core import Core
@@ -56,8 +57,8 @@ def test_what_cannot_be_done_is_said(run):
 
 def test_a_key_is_sent_over_https_or_to_this_machine_only(tmp_path):
     (tmp_path / "key").write_text("# an administrator's\nagk_test admin\n")
-    for place in ((None, None, "http://gate.example.org", tmp_path / "key"), (None, None, "https://gate.example.org", None)):
+    for place in (Place(server="http://gate.example.org", key_file=tmp_path / "key"), Place(server="https://gate.example.org")):
         with pytest.raises(ConfigError), desk(place):
             raise AssertionError
-    with desk((None, None, "https://gate.example.org", tmp_path / "key")) as held:
+    with desk(Place(server="https://gate.example.org", key_file=tmp_path / "key")) as held:
         assert isinstance(held, There)

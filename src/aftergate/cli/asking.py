@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from aftergate.cli.places import key_of
+from aftergate.cli.places import client
 from aftergate.client import Action, Ask, Client, Decision, DpopKey, Entity, Granted, entity
 from aftergate.errors import ConfigError
 
@@ -37,9 +37,6 @@ class Wish(NamedTuple):
 
 def run(wish: Wish, url: str, key_file: Path | None, *, show: str) -> int:
     """Ask, and if told so request and wait. Returns the exit code."""
-    import stamina
-
-    stamina.instrumentation.set_on_retry_hooks([])
     asked = _ask(wish)
     console = Console(highlight=False, soft_wrap=True)
     proof = executor(wish.executor_key) if wish.executor_key is not None else None
@@ -49,7 +46,7 @@ def run(wish: Wish, url: str, key_file: Path | None, *, show: str) -> int:
             where="--executor-key",
             hint="name a PEM file; it is made if it is not there",
         )
-    with Client(url, key_of(key_file), proof=proof) as gate:
+    with client(url, key_file, proof=proof) as gate:
         answer = _evaluate(gate, asked, _approval(gate, wish.approval))
         granted: Granted | None = None
         if not answer and wish.request and not wish.approval and answer.offer is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from rich.console import Console
@@ -22,22 +21,16 @@ from aftergate.audit.findings import Report, printable
 from aftergate.audit.keys import KeyRing, pins
 from aftergate.audit.notes import Verifier, parse_note
 from aftergate.audit.proof import TlogProof
-from aftergate.audit.records import Actor
 from aftergate.audit.verify import verify_bundle
+from aftergate.cli.options import Directory, Place
+from aftergate.cli.places import operator, sender, settings_of
 from aftergate.errors import AftergateError, ConfigError
 from aftergate.events.clock import to_iso
 
 if TYPE_CHECKING:
     from aftergate.stores.audit_log import AuditLog
 
-Place = tuple[Path | None, str | None, str | None, Path | None]  # data directory, database, server, key file
 MARKS = {"failure": ("FAILED", "bold red"), "warning": ("warning", "yellow"), "note": ("note", "dim")}
-
-
-class NotAnswered(AftergateError):
-    """A server that said no, or nothing."""
-
-    code = "server-refused"
 
 
 # Verifying: none of this opens a database or a connection
@@ -117,16 +110,14 @@ def _print_report(report: Report) -> None:
 
 
 @contextmanager
-def _log(place: Place, *, lost: bool = False) -> Iterator[AuditLog]:
+def _log(place: Directory, *, lost: bool = False) -> Iterator[AuditLog]:
     """The log in a data directory. Raises: ConfigError, if there is none."""
     from sqlalchemy.engine import make_url
 
-    from aftergate.settings import load
     from aftergate.stores.audit_log import AuditLog
     from aftergate.stores.database import Database
 
-    data, database, _, _ = place
-    settings = load({name: str(value) for name, value in (("data", data), ("database", database)) if value is not None})
+    settings = settings_of(place)
     url = settings.database_url()
     parsed = make_url(url)
     if parsed.drivername == "sqlite" and not Path(parsed.database or "").is_file():
@@ -140,56 +131,15 @@ def _log(place: Place, *, lost: bool = False) -> Iterator[AuditLog]:
         opened.close()
 
 
-def _operator() -> Actor:
-    try:
-        return Actor("operator", getpass.getuser())
-    except (OSError, KeyError):
-        return Actor("operator", "unknown")
-
-
-@contextmanager
-def _get(place: Place, path: str, **query: Any) -> Iterator[Any]:
-    """A server's streamed answer. Raises: ConfigError, NotAnswered."""
-    import httpx2
-
-    _, _, server, key_file = place
-    base = (server or "").rstrip("/")
-    parts = urlsplit(base)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}):
-        raise ConfigError("a key is sent over https only, or to this machine", where="--server")
-    if key_file is None:
-        raise ConfigError(
-            "the server wants a key", where="--key-file", hint="give a file whose first word is an API key with the scope `audit`"
-        )
-    words = _bytes(key_file).decode("utf-8", "replace").split()
-    headers = {"authorization": f"Bearer {words[0] if words else ''}"}
-    try:
-        with httpx2.stream(
-            "GET", base + path, params={k: v for k, v in query.items() if v is not None}, headers=headers, timeout=60
-        ) as answer:
-            if answer.status_code != 200:
-                answer.read()
-                raise NotAnswered(f"{answer.status_code}: {_title(answer.content)}", where=base)
-            yield answer
-    except httpx2.HTTPError as error:
-        raise NotAnswered(f"no answer: {type(error).__name__}", where=base, hint="see that the server runs and the URL is right") from None
-
-
-def _title(body: bytes) -> str:
-    try:
-        return str(msgspec.json.decode(body)["title"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return "no reason given"
-
-
 def _text(place: Place, path: str, **query: Any) -> bytes:
-    with _get(place, path, **query) as answer:
-        return bytes(answer.read())
+    """A server's answer. Raises: ConfigError, Refused, Unanswered."""
+    with sender(place) as made:
+        return bytes(made.send("GET", path, safe=True, params=query).content)
 
 
 def run_export(target: Path, *, personal: bool, place: Place) -> int:
     packed = target.name.endswith((".tar.gz", ".tgz"))
-    if place[2] is not None:
+    if place.server is not None:
         if not packed:
             raise ConfigError("a server gives a .tar.gz", where=str(target), hint="name the file so")
         _download(target, personal=personal, place=place)
@@ -197,7 +147,7 @@ def run_export(target: Path, *, personal: bool, place: Place) -> int:
         with _log(place) as log:
             if (problem := log.problem()) is not None:
                 print(f"aftergate: {problem}\naftergate: exporting the log as it was last signed", file=sys.stderr)
-            members = log.exported(by=_operator(), personal=personal)
+            members = log.exported(by=operator(), personal=personal)
             if packed:
                 write_tar(target, members)
             else:
@@ -208,7 +158,11 @@ def run_export(target: Path, *, personal: bool, place: Place) -> int:
 
 def _download(target: Path, *, personal: bool, place: Place) -> None:
     try:
-        with target.open("xb") as out, _get(place, "/v1/audit/export", personal="true" if personal else "false") as answer:
+        with (
+            target.open("xb") as out,
+            sender(place) as made,
+            made.stream("GET", "/v1/audit/export", params={"personal": str(personal).lower()}) as answer,
+        ):
             for chunk in answer.iter_bytes():
                 out.write(chunk)
     except OSError as error:
@@ -219,7 +173,7 @@ def _download(target: Path, *, personal: bool, place: Place) -> None:
 
 
 def run_show(ref: str, *, as_json: bool, place: Place) -> int:
-    if place[2] is not None:
+    if place.server is not None:
         told = msgspec.json.decode(_text(place, f"/v1/audit/transactions/{quote(ref, safe='')}"))
         lines, records = told["lines"], told["records"]
     else:
@@ -233,7 +187,7 @@ def run_show(ref: str, *, as_json: bool, place: Place) -> int:
 
 
 def run_last(count: int, *, as_json: bool, place: Place) -> int:
-    if place[2] is not None:
+    if place.server is not None:
         records = msgspec.json.decode(_text(place, "/v1/audit/records", limit=count))["records"]
     else:
         from aftergate.service.trail import latest
@@ -260,7 +214,7 @@ def _print_records(records: Sequence[dict[str, Any]]) -> None:
 
 
 def run_checkpoint(place: Place) -> int:
-    if place[2] is not None:
+    if place.server is not None:
         note = _text(place, "/v1/audit/checkpoint")
     else:
         with _log(place) as log:
@@ -270,7 +224,7 @@ def run_checkpoint(place: Place) -> int:
     return 0
 
 
-def run_make_proof(seq: int, out: Path, place: Place) -> int:
+def run_make_proof(seq: int, out: Path, place: Directory) -> int:
     with _log(place) as log:
         log.checkpoint()
         try:
@@ -290,7 +244,7 @@ def run_make_proof(seq: int, out: Path, place: Place) -> int:
 
 
 def run_keys(*, as_json: bool, place: Place) -> int:
-    if place[2] is not None:
+    if place.server is not None:
         ring = KeyRing.parse(_text(place, "/v1/audit/keys"))
     else:
         with _log(place) as log:
@@ -304,27 +258,27 @@ def run_keys(*, as_json: bool, place: Place) -> int:
     return 0
 
 
-def run_rotate(overlap_days: int, *, lost: bool, place: Place) -> int:
+def run_rotate(overlap_days: int, *, lost: bool, place: Directory) -> int:
     with _log(place, lost=lost) as log:
-        vkey = log.rotate(max(0, overlap_days) * 86_400_000, by=_operator(), lost=lost)
+        vkey = log.rotate(max(0, overlap_days) * 86_400_000, by=operator(), lost=lost)
     print(f"the new key, give it to your auditors:\n{vkey}")
     return 0
 
 
-def run_erase(names: Sequence[str], reason: str, *, keep_evidence: bool, place: Place) -> int:
+def run_erase(names: Sequence[str], reason: str, *, keep_evidence: bool, place: Directory) -> int:
     from aftergate.service.retention import erase_person
 
     with _log(place) as log:
-        gone = erase_person(log.database, log, names, by=_operator(), reason=reason, keep_evidence=keep_evidence)
+        gone = erase_person(log.database, log, names, by=operator(), reason=reason, keep_evidence=keep_evidence)
     print(
         f"erased {gone.personal} values, {gone.request} requests and the evidence of {gone.evidence} approvals; the log's proofs hold as before"
     )
     return 0
 
 
-def run_restart(reason: str, place: Place) -> int:
+def run_restart(reason: str, place: Directory) -> int:
     with _log(place) as log:
-        origin = log.restart(reason, by=_operator())
+        origin = log.restart(reason, by=operator())
         key = log.signer.ring.keys[-1].verifier.vkey
     print(f"the log goes on as {origin}; its key, give it to your auditors:\n{key}")
     return 0

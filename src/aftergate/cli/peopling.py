@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final, Protocol
-from urllib.parse import quote, urlsplit
+from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from aftergate.audit.records import Actor
-from aftergate.errors import AftergateError, ConfigError
+from aftergate.cli.options import Place
+from aftergate.cli.places import operator, sender, settings_of
+from aftergate.client.sending import Sender
+from aftergate.errors import AftergateError
 from aftergate.service.core import Core
-from aftergate.settings import is_loopback, load
-
-Place = tuple[Path | None, str | None, str | None, Path | None]  # data directory, database, server, key file
-TIMEOUT_S: Final = 30
 
 
 class NotDone(AftergateError):
-    """The server said no, or nothing."""
+    """There is no such person or authenticator."""
 
     code = "people"
 
@@ -33,7 +29,7 @@ class Desk(Protocol):
     """Where people are managed. Answers are those of the routes under /v1/people."""
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Raises: NotDone."""
+        """Raises: NotDone, PersonProblem, Refused, Unanswered."""
 
 
 class Here:
@@ -41,10 +37,7 @@ class Here:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        try:
-            self._by = Actor("operator", getpass.getuser())
-        except (OSError, KeyError):
-            self._by = Actor("operator", "unknown")
+        self._by = operator()
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         from aftergate.api.routes import people as views
@@ -81,52 +74,27 @@ class Here:
 class There:
     """A running server."""
 
-    def __init__(self, server: str, key: str) -> None:
-        self._base = server.rstrip("/") + "/v1/people"
-        self._headers = {"authorization": f"Bearer {key}"}
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        import httpx2
-
-        url = self._base + ("/" + "/".join(quote(part, safe="") for part in path.split("/")) if path else "")
-        try:
-            answer = httpx2.request(method, url, json=body, headers=self._headers, timeout=TIMEOUT_S)
-            held = answer.json() if answer.content else None
-        except (httpx2.HTTPError, ValueError) as error:
-            raise NotDone(
-                f"no answer: {type(error).__name__}", where=self._base, hint="see that the server runs and the URL is right"
-            ) from None
-        if answer.status_code >= 300:
-            title = held.get("title") if isinstance(held, dict) else None
-            raise NotDone(str(title or f"the server answered {answer.status_code}"), where=self._base)
-        return held
+        where = "/v1/people" + ("/" + "/".join(quote(part, safe="") for part in path.split("/")) if path else "")
+        answer = self._sender.send(method, where, safe=method == "GET", json=body)
+        return msgspec.json.decode(answer.content) if answer.content else None
 
 
 @contextmanager
 def desk(place: Place) -> Iterator[Desk]:
     """Raises: ConfigError, StoreUnavailable."""
-    data, database, server, key_file = place
-    if server is None:
-        core = Core.open(load({"data": None if data is None else str(data), "database": database}))
-        try:
-            yield Here(core)
-        finally:
-            core.close()
+    if place.server is not None:
+        with sender(place) as made:
+            yield There(made)
         return
-    parts = urlsplit(server)
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-        raise ConfigError("a key is sent over https only, or to this machine", where="--server")
-    if key_file is None:
-        raise ConfigError(
-            "the server wants a key", where="--key-file", hint="give a file whose first word is an API key with the scope `admin`"
-        )
+    core = Core.open(settings_of(place))
     try:
-        words = [word for line in key_file.read_text("utf-8").splitlines() for word in line.split("#", 1)[0].split()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("cannot read the key file", where=str(key_file)) from error
-    if not words:
-        raise ConfigError("the key file holds no key", where=str(key_file))
-    yield There(server, words[0])
+        yield Here(core)
+    finally:
+        core.close()
 
 
 def run_list(place: Place, *, as_json: bool) -> int:

@@ -9,28 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Struct
-
+from aftergate.cli.options import Directory, Place
 from aftergate.errors import ConfigError
-from aftergate.settings import PREFIX, Settings
+from aftergate.settings import PREFIX, Settings, load
 
 if TYPE_CHECKING:
     from aftergate.audit.records import Actor
     from aftergate.client import Client
+    from aftergate.client.sending import Proof, Sender
     from aftergate.service.core import Ground
 
 KEY_VARIABLES: Final = ("AFTERGATE_KEY", "AFTERGATE_API_KEY")
 # What the database and the log are called; the rest of a server's settings is of no concern to a command.
 SHARED: Final = ("data", "database", "public_url", "audit_origin")
-
-
-class Place(Struct, frozen=True):
-    """As the options say it."""
-
-    data: Path | None = None
-    database: str | None = None
-    server: str | None = None
-    key_file: Path | None = None
 
 
 def key_of(key_file: Path | None, flag: str = "--key-file") -> str:
@@ -54,15 +45,35 @@ def key_of(key_file: Path | None, flag: str = "--key-file") -> str:
 
 
 @contextmanager
-def client(url: str, key_file: Path | None, flag: str = "--key-file") -> Iterator[Client]:
+def client(url: str, key_file: Path | None, flag: str = "--key-file", *, proof: Proof | None = None) -> Iterator[Client]:
     """A client for a running server. Raises: ConfigError."""
     import stamina
 
     from aftergate.client import Client
 
     stamina.instrumentation.set_on_retry_hooks([])  # what is tried again is no news on a terminal; what fails is told
-    with Client(url, key_of(key_file, flag)) as made:
+    with Client(url, key_of(key_file, flag), proof=proof) as made:
         yield made
+
+
+@contextmanager
+def sender(place: Place) -> Iterator[Sender]:
+    """For what `client` has no method for. Raises: ConfigError."""
+    import stamina
+
+    from aftergate.client.sending import Sender
+
+    stamina.instrumentation.set_on_retry_hooks([])
+    made = Sender(place.server or "", key_of(place.key_file), timeout_s=60)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def settings_of(place: Directory) -> Settings:
+    """A server's settings, as options and environment say them. Raises: ConfigError."""
+    return load({"data": None if place.data is None else str(place.data), "database": place.database})
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from aftergate.authz.shadow import shadow as shadowed
 from aftergate.authz.strict_json import decode
 from aftergate.authz.values import Unmappable
 from aftergate.authz.wire import EvaluationRequest, request_of
+from aftergate.cli.options import Directory
 from aftergate.errors import ConfigError
 from aftergate.service.policy_holder import Sources
 from aftergate.service.shadowing import change_json
@@ -220,8 +221,7 @@ def run_shadow(
     directory: Path | None,
     entities: Path | None,
     requests: Path | None,
-    data: Path,
-    database: str,
+    place: Directory,
     days: float,
     *,
     as_json: bool,
@@ -234,7 +234,7 @@ def run_shadow(
     except PolicyError as error:
         raise _all_said(error) from None
     count = [0]
-    asked = _from_file(requests, count) if requests is not None else _from_records(data, database, days, count)
+    asked = _from_file(requests, count) if requests is not None else _from_records(place, days, count)
     changes = list(shadowed(live, other, asked))
     if as_json:
         kinds: dict[str, int] = {}
@@ -292,16 +292,17 @@ def _from_file(path: Path, count: list[int]) -> Iterator[Asked]:
         yield asked
 
 
-def _from_records(data: Path, database: str, days: float, count: list[int]) -> Iterator[Asked]:
+def _from_records(place: Directory, days: float, count: list[int]) -> Iterator[Asked]:
     from aftergate.stores.database import Database
     from aftergate.stores.decisions import recorded
 
+    data = place.data or Path("aftergate-data")
     file = data / "aftergate.db"
-    if not database and not file.exists():
+    if not place.database and not file.exists():
         raise ConfigError(
             "no recorded decisions here", where=str(data), hint="name the server's data directory with --data, or give --requests"
         )
-    store = Database.open(database or f"sqlite:///{file.resolve()}", migrate=False)
+    store = Database.open(place.database or f"sqlite:///{file.resolve()}", migrate=False)
     try:
         with store.read() as connection:
             for id_, request, facts in recorded(connection, since_ms=int((time.time() - days * 86_400) * 1000)):  # noqa: TID251  what is asked is how long ago

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from aftergate.cli.asking import executor
-from aftergate.cli.places import key_of
+from aftergate.cli.options import Running
+from aftergate.cli.places import client
 from aftergate.client import Client, Refused, Task, entity
 from aftergate.errors import ConfigError
 
@@ -22,33 +23,21 @@ WAITING: Final = 5
 TYPE_URN: Final = "urn:ietf:params:oauth:token-type:"
 
 
-class Place(NamedTuple):
-    """The server, the caller's key, and the key that tokens and approvals are bound to."""
-
-    server: str
-    key_file: Path | None
-    executor_key: Path | None = None
-
-
 @contextmanager
-def _gate(place: Place) -> Iterator[Client]:
-    """Raises: ConfigError."""
-    import stamina
-
-    stamina.instrumentation.set_on_retry_hooks([])
-    proof = executor(place.executor_key) if place.executor_key is not None else None
-    with Client(place.server, key_of(place.key_file), proof=proof) as made:
+def _gate(place: Running, executor_key: Path | None = None) -> Iterator[Client]:
+    """A client, with the key that tokens and approvals are bound to. Raises: ConfigError."""
+    with client(place.server, place.key_file, proof=executor(executor_key) if executor_key is not None else None) as made:
         yield made
 
 
-def run_create(place: Place, purpose: str, members: dict[str, Any], *, as_json: bool) -> int:
+def run_create(place: Running, executor_key: Path | None, purpose: str, members: dict[str, Any], *, as_json: bool) -> int:
     given: dict[str, Any] = {name: value for name, value in members.items() if value}
     for name in ("on_behalf_of",):
         if name in given:
             given[name] = _entity(given[name])
     if "resources" in given:
         given["resources"] = [_entity(each) for each in given["resources"]]
-    with _gate(place) as gate:
+    with _gate(place, executor_key) as gate:
         made = gate.create_task(purpose, **given)
     if as_json:
         print(msgspec.json.encode(made).decode())
@@ -72,7 +61,7 @@ def _entity(named: str) -> dict[str, str]:
     return {"type": held.type, "id": held.id}
 
 
-def run_list(place: Place, query: dict[str, Any], *, as_json: bool) -> int:
+def run_list(place: Running, query: dict[str, Any], *, as_json: bool) -> int:
     with _gate(place) as gate:
         found = gate.tasks(**{name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items() if value})
     if as_json:
@@ -105,13 +94,13 @@ def _shown(found: Task, *, as_json: bool) -> int:
     return 0
 
 
-def run_show(place: Place, task_id: str, *, as_json: bool) -> int:
+def run_show(place: Running, task_id: str, *, as_json: bool) -> int:
     with _gate(place) as gate:
         return _shown(gate.task(task_id), as_json=as_json)
 
 
-def run_start(place: Place, task_id: str, *, as_json: bool) -> int:
-    with _gate(place) as gate:
+def run_start(place: Running, executor_key: Path | None, task_id: str, *, as_json: bool) -> int:
+    with _gate(place, executor_key) as gate:
         try:
             return _shown(gate.start_task(task_id), as_json=as_json)
         except Refused as refused:
@@ -121,13 +110,13 @@ def run_start(place: Place, task_id: str, *, as_json: bool) -> int:
             return WAITING
 
 
-def run_end(place: Place, task_id: str, how: str, reason: str, *, as_json: bool) -> int:
+def run_end(place: Running, task_id: str, how: str, reason: str, *, as_json: bool) -> int:
     with _gate(place) as gate:
         done = gate.complete_task(task_id, reason) if how == "complete" else gate.cancel_task(task_id, reason)
         return _shown(done, as_json=as_json)
 
 
-def run_kill(place: Place, members: dict[str, str], reason: str, *, as_json: bool) -> int:
+def run_kill(place: Running, members: dict[str, str], reason: str, *, as_json: bool) -> int:
     given: dict[str, Any] = {name: value for name, value in members.items() if value}
     if "principal" in given:
         given["principal"] = _entity(given["principal"])
@@ -142,7 +131,7 @@ def run_kill(place: Place, members: dict[str, str], reason: str, *, as_json: boo
     return 0
 
 
-def run_token(place: Place, form: dict[str, Any], subject: Path | None, kind: str, *, as_json: bool) -> int:
+def run_token(place: Running, executor_key: Path | None, form: dict[str, Any], subject: Path | None, kind: str, *, as_json: bool) -> int:
     given = {name: value for name, value in form.items() if value}
     if subject is None:
         given["grant_type"] = "client_credentials"
@@ -153,13 +142,13 @@ def run_token(place: Place, form: dict[str, Any], subject: Path | None, kind: st
             reason = error.strerror if isinstance(error, OSError) else "it holds no token"
             raise ConfigError(f"cannot read the subject token: {reason}", where=str(subject)) from None
         given["subject_token_type"] = TYPE_URN + kind
-    with _gate(place) as gate:
+    with _gate(place, executor_key) as gate:
         made = gate.exchange(**given)
     print(msgspec.json.encode(made).decode() if as_json else made.access_token)
     return 0
 
 
-def run_rotate(place: Place) -> int:
+def run_rotate(place: Running) -> int:
     with _gate(place) as gate:
         print(gate.rotate_token_key())
     return 0

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
+from aftergate.cli.options import FALLBACK, Json, Url, key_option
+
 WHAT = Group("What is asked", sort_key=1)
 APPROVAL = Group("Approval", sort_key=2)
-WHERE = Group("Where", sort_key=3)
 
 
 def register(app: App) -> None:
@@ -38,17 +39,10 @@ def ask(
     approval: Annotated[
         str, Parameter(group=APPROVAL, help="Use this approval, or what this request was given: with a permit it is used up.")
     ] = "",
-    url: Annotated[str, Parameter(group=WHERE, env_var="AFTERGATE_URL", help="The server.")] = "http://localhost:8181",
-    key_file: Annotated[
-        Path | None,
-        Parameter(
-            group=WHERE, help="File whose first word is an API key (`decide`; with --request also `request`). [default: AFTERGATE_KEY]"
-        ),
-    ] = None,
-    json: Annotated[bool, Parameter(group=WHERE, negative="", help="The server's answer as JSON.")] = False,
-    print_: Annotated[
-        Literal["request", "evaluation"] | None, Parameter(name="--print", group=WHERE, help="Only this id, for a script.")
-    ] = None,
+    url: Url = FALLBACK,
+    key_file: Annotated[Path | None, key_option("`decide`; with --request also `request`")] = None,
+    json: Json = False,
+    print_: Annotated[Literal["request", "evaluation"] | None, Parameter(name="--print", help="Only this id, for a script.")] = None,
 ) -> int:
     """Ask whether one exact action may go ahead now; ask people for their approval if it takes that; use the approval.
 

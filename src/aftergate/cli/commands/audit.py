@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import App, Group, Parameter
 
-WHERE = Group("Where the log is", sort_key=1)
-TRUST = Group("What you trust", sort_key=2)
-Data = Annotated[
-    Path | None, Parameter(group=WHERE, env_var="AFTERGATE_DATA", help="The server's data directory. [default: aftergate-data]")
-]
-Base = Annotated[
-    str | None,
-    Parameter(
-        name="--database", group=WHERE, env_var="AFTERGATE_DATABASE", help="The server's database, if it is not in the data directory."
-    ),
-]
-Server = Annotated[str | None, Parameter(group=WHERE, help="A running server's URL, instead of its data directory.")]
-KeyFile = Annotated[Path | None, Parameter(group=WHERE, help="File whose first word is an API key with the scope `audit`, for --server.")]
-Json = Annotated[bool, Parameter(negative="", help="JSON instead of text.")]
-Many = Parameter(group=TRUST, negative="", consume_multiple=True)
+from aftergate.cli.options import Directory, Flag, Json, Place, key_option
+
+
+@dataclass(frozen=True)
+class Where(Place):
+    key_file: Annotated[Path | None, key_option("scope `audit`")] = None
+
+
+HERE: Final = Where()
+TRUST: Final = Group("What you trust", sort_key=2)
+Trusted: Final = Parameter(group=TRUST, negative="", consume_multiple=True)
 
 audit = App(name="audit", help="The log that proves what was decided, approved and done.", help_format="markdown")
 
@@ -36,12 +33,12 @@ def verify(
     bundle: Path,
     /,
     *,
-    known: Annotated[tuple[Path, ...], Many] = (),
-    key: Annotated[tuple[str, ...], Many] = (),
+    known: Annotated[tuple[Path, ...], Trusted] = (),
+    key: Annotated[tuple[str, ...], Trusted] = (),
     record: Annotated[Path | None, Parameter(group=TRUST)] = None,
-    origin: Annotated[tuple[str, ...], Many] = (),
-    rp_id: Annotated[tuple[str, ...], Many] = (),
-    strict: Annotated[bool, Parameter(negative="")] = False,
+    origin: Annotated[tuple[str, ...], Trusted] = (),
+    rp_id: Annotated[tuple[str, ...], Trusted] = (),
+    strict: Flag = False,
     json: Json = False,
 ) -> int:
     """Verify an export: no server, no network, no database.
@@ -87,11 +84,8 @@ def export(
     target: Path,
     /,
     *,
-    personal: Annotated[bool, Parameter(negative="")] = False,
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    personal: Flag = False,
+    place: Where = HERE,
 ) -> int:
     """Write the whole log as one bundle that verifies offline.
 
@@ -112,7 +106,7 @@ def export(
     """
     from aftergate.cli.auditing import run_export
 
-    return run_export(target, personal=personal, place=(data, database, server, key_file))
+    return run_export(target, personal=personal, place=place)
 
 
 @audit.command
@@ -121,10 +115,7 @@ def show(
     *,
     last: Annotated[int | None, Parameter(help="The newest so many records instead.")] = None,
     json: Json = False,
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    place: Where = HERE,
 ) -> int:
     """Tell one transaction in ten lines: who asked, who approved, when, under which risk, what ran.
 
@@ -143,7 +134,6 @@ def show(
     """
     from aftergate.cli.auditing import run_last, run_show
 
-    place = (data, database, server, key_file)
     if (transaction is None) == (last is None):
         print("aftergate: name one of --transaction and --last", file=sys.stderr)
         return 2
@@ -151,7 +141,7 @@ def show(
 
 
 @audit.command
-def checkpoint(*, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None) -> int:
+def checkpoint(*, place: Where = HERE) -> int:
     """Print the newest signed checkpoint. Keep it outside this machine: with it, a log that is later cut off or rewritten is found.
 
     Examples:
@@ -160,11 +150,11 @@ def checkpoint(*, data: Data = None, database: Base = None, server: Server = Non
     """
     from aftergate.cli.auditing import run_checkpoint
 
-    return run_checkpoint((data, database, server, key_file))
+    return run_checkpoint(place)
 
 
 @audit.command
-def proof(seq: int, /, *, out: Path = Path(), data: Data = None, database: Base = None) -> int:
+def proof(seq: int, /, *, out: Path = Path(), place: Directory = HERE) -> int:
     """Write one record and the proof that it is in the log: SEQ.json and SEQ.tlog-proof, which verify alone.
 
     Examples:
@@ -180,20 +170,17 @@ def proof(seq: int, /, *, out: Path = Path(), data: Data = None, database: Base 
     """
     from aftergate.cli.auditing import run_make_proof
 
-    return run_make_proof(seq, out, (data, database, None, None))
+    return run_make_proof(seq, out, place)
 
 
 @audit.command
 def keys(
     *,
-    rotate: Annotated[bool, Parameter(negative="")] = False,
+    rotate: Flag = False,
     overlap_days: int = 7,
-    lost: Annotated[bool, Parameter(negative="")] = False,
+    lost: Flag = False,
     json: Json = False,
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    place: Where = HERE,
 ) -> int:
     """Print the log's public keys and when each is in use; or begin a new one.
 
@@ -214,8 +201,7 @@ def keys(
     """
     from aftergate.cli.auditing import run_keys, run_rotate
 
-    place = (data, database, server, key_file)
-    if rotate and server is not None:
+    if rotate and place.server is not None:
         print("aftergate: a key is rotated where its files are: give --data", file=sys.stderr)
         return 2
     return run_rotate(overlap_days, lost=lost, place=place) if rotate else run_keys(as_json=json, place=place)
@@ -226,9 +212,8 @@ def erase(
     names: Annotated[tuple[str, ...], Parameter(name="--name", negative="", consume_multiple=True)],
     *,
     reason: str = "",
-    keep_evidence: Annotated[bool, Parameter(negative="")] = False,
-    data: Data = None,
-    database: Base = None,
+    keep_evidence: Flag = False,
+    place: Directory = HERE,
 ) -> int:
     """Forget a person in the log: their ids and aliases, and the requests and approvals' evidence that tell of them. Proofs still hold.
 
@@ -247,11 +232,11 @@ def erase(
     """
     from aftergate.cli.auditing import run_erase
 
-    return run_erase(names, reason, keep_evidence=keep_evidence, place=(data, database, None, None))
+    return run_erase(names, reason, keep_evidence=keep_evidence, place=place)
 
 
 @audit.command
-def restart(*, reason: str, data: Data = None, database: Base = None) -> int:
+def restart(*, reason: str, place: Directory = HERE) -> int:
     """Go on under a new name after records were lost for good, such as when the database had to be put back to an older copy.
 
     The server refuses to decide while database and signed checkpoints disagree. Put the newer database back if there is one. If not, this ends the
@@ -264,4 +249,4 @@ def restart(*, reason: str, data: Data = None, database: Base = None) -> int:
     """
     from aftergate.cli.auditing import run_restart
 
-    return run_restart(reason, (data, database, None, None))
+    return run_restart(reason, place)

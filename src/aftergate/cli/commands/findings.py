@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App
 
-WHERE = Group("Where the findings are", sort_key=1)
-Data = Annotated[
-    Path | None, Parameter(group=WHERE, env_var="AFTERGATE_DATA", help="The server's data directory. [default: aftergate-data]")
-]
-Base = Annotated[
-    str | None,
-    Parameter(
-        name="--database", group=WHERE, env_var="AFTERGATE_DATABASE", help="The server's database, if it is not in the data directory."
-    ),
-]
-Server = Annotated[str | None, Parameter(group=WHERE, help="A running server's URL, instead of its data directory.")]
-KeyFile = Annotated[
-    Path | None,
-    Parameter(
-        group=WHERE, help="File whose first word is an API key (`findings`; to close one `admin`), for --server. [default: AFTERGATE_KEY]"
-    ),
-]
-Json = Annotated[bool, Parameter(negative="", help="JSON instead of text.")]
+from aftergate.cli.options import Flag, Json, Place, Running, key_option
+
+
+@dataclass(frozen=True)
+class Where(Place):
+    key_file: Annotated[Path | None, key_option("`findings`; to close one `admin`")] = None
+
+
+@dataclass(frozen=True)
+class Serving(Running):
+    key_file: Annotated[Path | None, key_option("scope `findings`")] = None
+
+
+HERE: Final = Where()
+SERVING: Final = Serving()
 
 findings = App(
     name="findings", help="Findings that a server holds: they lower trust until they fade or somebody closes them.", help_format="markdown"
@@ -37,7 +35,7 @@ def register(app: App) -> None:
 
 
 @findings.command
-def send(path: Path, /, *, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None) -> int:
+def send(path: Path, /, *, place: Where = HERE) -> int:
     """Send findings that `aftergate scan --findings` wrote. Sending them again changes nothing.
 
     Exit codes: 0 all were taken, 1 some were set aside (their lines are printed) or none could be sent.
@@ -49,7 +47,7 @@ def send(path: Path, /, *, data: Data = None, database: Base = None, server: Ser
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    result = feed(lines, server=server, data=data, database=database, key_file=key_file, flag="--key-file")
+    result = feed(lines, server=place.server, data=place.data, database=place.database, key_file=place.key_file, flag="--key-file")
     print(told(result))
     return 1 if result.set_aside else 0
 
@@ -58,13 +56,10 @@ def send(path: Path, /, *, data: Data = None, database: Base = None, server: Ser
 def list_(
     *,
     subject: str = "",
-    closed: Annotated[bool, Parameter(negative="")] = False,
+    closed: Flag = False,
     limit: int = 100,
     json: Json = False,
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    place: Where = HERE,
 ) -> int:
     """List findings, newest first.
 
@@ -84,14 +79,14 @@ def list_(
     from aftergate.cli.places import client, ground
 
     rows: list[dict[str, Any]]
-    if server is not None:
-        with client(server, key_file) as gate:
+    if place.server is not None:
+        with client(place.server, place.key_file) as gate:
             rows = list(islice(gate.findings(subject, closed=closed), limit))
     else:
         from aftergate.api.routes.findings import shown
         from aftergate.stores import findings as store
 
-        with ground(data, database) as opened, opened.db.read() as connection:
+        with ground(place.data, place.database) as opened, opened.db.read() as connection:
             held = store.listed(connection, subject=subject or None, open_only=not closed, limit=limit)
             rows = [msgspec.to_builtins(shown(one)) for one in held]
     if json:
@@ -119,9 +114,7 @@ def list_(
 
 
 @findings.command
-def close(
-    finding_id: str, /, reason: str, *, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None
-) -> int:
+def close(finding_id: str, /, reason: str, *, place: Where = HERE) -> int:
     """Close a finding that was looked into, with the reason: trust no longer suffers from it. Recorded.
 
     Examples:
@@ -131,13 +124,13 @@ def close(
     from aftergate.cli.places import client, ground, operator
     from aftergate.errors import ConfigError
 
-    if server is not None:
-        with client(server, key_file) as gate:
+    if place.server is not None:
+        with client(place.server, place.key_file) as gate:
             gate.close_finding(finding_id, reason)
     else:
         from aftergate.service.findings import close as closing
 
-        with ground(data, database) as opened:
+        with ground(place.data, place.database) as opened:
             if not closing(opened, finding_id, reason, by=operator()):
                 raise ConfigError("no finding with this id is open", where=finding_id, hint="`aftergate findings list` shows them")
     print(f"{finding_id}: closed")
@@ -150,8 +143,7 @@ def trust(
     identity: tuple[str, ...] = (),
     session: tuple[str, ...] = (),
     credential: tuple[str, ...] = (),
-    server: Annotated[str, Parameter(group=WHERE, help="The server's URL.", env_var="AFTERGATE_URL")] = "http://localhost:8181",
-    key_file: KeyFile = None,
+    place: Serving = SERVING,
     json: Json = False,
 ) -> int:
     """Print how an identity, a session and a credential stand now, 0 to 100, and which findings did it."""
@@ -159,7 +151,7 @@ def trust(
 
     from aftergate.cli.places import client
 
-    with client(server, key_file) as gate:
+    with client(place.server, place.key_file) as gate:
         held = gate.trust(identity=identity, session=session, credential=credential)
     if json:
         sys.stdout.buffer.write(msgspec.json.encode(held) + b"\n")

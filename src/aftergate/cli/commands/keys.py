@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App
 
-WHERE = Group("Where the keys are", sort_key=1)
-Data = Annotated[
-    Path | None, Parameter(group=WHERE, env_var="AFTERGATE_DATA", help="The server's data directory. [default: aftergate-data]")
-]
-Base = Annotated[
-    str | None,
-    Parameter(
-        name="--database", group=WHERE, env_var="AFTERGATE_DATABASE", help="The server's database, if it is not in the data directory."
-    ),
-]
-Server = Annotated[str | None, Parameter(group=WHERE, help="A running server's URL, instead of its data directory.")]
-KeyFile = Annotated[
-    Path | None,
-    Parameter(group=WHERE, help="File whose first word is an API key with the scope `admin`, for --server. [default: AFTERGATE_KEY]"),
-]
-Json = Annotated[bool, Parameter(negative="", help="JSON instead of text.")]
+from aftergate.cli.options import Json, Place, key_option
+
+
+@dataclass(frozen=True)
+class Where(Place):
+    key_file: Annotated[Path | None, key_option("scope `admin`")] = None
+
+
+HERE: Final = Where()
 ALL = "decide,request,tasks,findings,audit,admin,metrics"
 
 keys = App(name="keys", help="API keys of callers: made here, shown once, revoked here.", help_format="markdown")
@@ -40,10 +34,7 @@ def create(
     *,
     scopes: str = "decide",
     expires_days: int | None = None,
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    place: Where = HERE,
 ) -> int:
     """Make a key and print it, this one time. Only a keyed hash of it is kept.
 
@@ -68,12 +59,12 @@ def create(
     from aftergate.cli.places import client, ground, operator
 
     wanted = [part.strip() for part in scopes.split(",") if part.strip()]
-    if server is not None:
-        with client(server, key_file) as gate:
+    if place.server is not None:
+        with client(place.server, place.key_file) as gate:
             made = gate.create_key(name, wanted, expires_in_days=expires_days)
         clear, key_id, held = made.key, made.entry.id, made.entry.scopes
     else:
-        with ground(data, database, there=False) as opened:
+        with ground(place.data, place.database, there=False) as opened:
             opened.keys.refresh()
             expires = None if expires_days is None else opened.clock() + expires_days * 86_400_000
             clear, entry = opened.keys.create(name, wanted, by=operator(), expires_ms=expires)
@@ -85,20 +76,20 @@ def create(
 
 
 @keys.command(name="list")
-def list_(*, json: Json = False, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None) -> int:
+def list_(*, json: Json = False, place: Where = HERE) -> int:
     """List all keys: id, name, scopes, when made, last used, ended. The keys themselves are nowhere."""
     import msgspec
 
     from aftergate.cli.places import client, ground
 
     rows: list[dict[str, Any]]
-    if server is not None:
-        with client(server, key_file) as gate:
+    if place.server is not None:
+        with client(place.server, place.key_file) as gate:
             rows = [msgspec.to_builtins(each) for each in gate.list_keys()]
     else:
         from aftergate.api.routes.keys import shown
 
-        with ground(data, database) as opened:
+        with ground(place.data, place.database) as opened:
             now = opened.clock()
             rows = [msgspec.to_builtins(shown(each, now)) for each in opened.keys.all()]
     if json:
@@ -121,7 +112,7 @@ def list_(*, json: Json = False, data: Data = None, database: Base = None, serve
 
 
 @keys.command
-def revoke(key_id: str, /, *, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None) -> int:
+def revoke(key_id: str, /, *, place: Where = HERE) -> int:
     """Take a key back. Running servers refuse it within `trust_refresh_ms` (half a second, if not set otherwise).
 
     Exit codes: 0 revoked, 1 there is no such key in use.
@@ -129,11 +120,11 @@ def revoke(key_id: str, /, *, data: Data = None, database: Base = None, server: 
     from aftergate.cli.places import client, ground, operator
     from aftergate.errors import ConfigError
 
-    if server is not None:
+    if place.server is not None:
         from aftergate.client import Refused
 
         try:
-            with client(server, key_file) as gate:
+            with client(place.server, place.key_file) as gate:
                 gate.revoke_key(key_id)
             done = True
         except Refused as error:
@@ -141,7 +132,7 @@ def revoke(key_id: str, /, *, data: Data = None, database: Base = None, server: 
                 raise
             done = False
     else:
-        with ground(data, database) as opened:
+        with ground(place.data, place.database) as opened:
             done = opened.keys.revoke(key_id, by=operator())
     if not done:
         raise ConfigError("no key with this id is in use", where=key_id, hint="`aftergate keys list` shows them")

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Parameter
 
-WHERE = Group("Where the people are", sort_key=1)
-Data = Annotated[
-    Path | None, Parameter(group=WHERE, env_var="AFTERGATE_DATA", help="The server's data directory. [default: aftergate-data]")
-]
-Base = Annotated[
-    str | None,
-    Parameter(
-        name="--database", group=WHERE, env_var="AFTERGATE_DATABASE", help="The server's database, if it is not in the data directory."
-    ),
-]
-Server = Annotated[str | None, Parameter(group=WHERE, help="A running server's URL, instead of its data directory.")]
-KeyFile = Annotated[Path | None, Parameter(group=WHERE, help="File whose first word is an API key with the scope `admin`, for --server.")]
-Json = Annotated[bool, Parameter(negative="", help="JSON instead of text.")]
-Some = Parameter(negative="", consume_multiple=True)
+from aftergate.cli.options import Json, Many, Place, key_option
+
+
+@dataclass(frozen=True)
+class Where(Place):
+    key_file: Annotated[Path | None, key_option("scope `admin`")] = None
+
+
+HERE: Final = Where()
 
 people = App(name="people", help="People who approve: their groups, aliases and authenticators.", help_format="markdown")
 
@@ -30,11 +26,11 @@ def register(app: App) -> None:
 
 
 @people.command(name="list")
-def list_(*, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None, json: Json = False) -> int:
+def list_(*, place: Where = HERE, json: Json = False) -> int:
     """Everybody, with groups and aliases."""
     from aftergate.cli.peopling import run_list
 
-    return run_list((data, database, server, key_file), as_json=json)
+    return run_list(place, as_json=json)
 
 
 @people.command
@@ -43,12 +39,9 @@ def add(
     /,
     *,
     name: Annotated[str, Parameter(help="As it is shown. [default: the id]")] = "",
-    groups: Annotated[tuple[str, ...], Some] = (),
-    aliases: Annotated[tuple[str, ...], Some] = (),
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    groups: Annotated[tuple[str, ...], Many] = (),
+    aliases: Annotated[tuple[str, ...], Many] = (),
+    place: Where = HERE,
     json: Json = False,
 ) -> int:
     """Add a person, and print the one-time link with which they register their first passkey.
@@ -68,7 +61,7 @@ def add(
     """
     from aftergate.cli.peopling import run_add
 
-    return run_add((data, database, server, key_file), person, name, groups, aliases, as_json=json)
+    return run_add(place, person, name, groups, aliases, as_json=json)
 
 
 @people.command
@@ -76,16 +69,13 @@ def groups(
     person: str,
     /,
     *names: str,
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    place: Where = HERE,
     json: Json = False,
 ) -> int:
     """Put a person into exactly these groups; none given: into none. Groups that the issuer tells at login stay beside them."""
     from aftergate.cli.peopling import run_change
 
-    return run_change((data, database, server, key_file), person, {"groups": list(names)}, as_json=json)
+    return run_change(place, person, {"groups": list(names)}, as_json=json)
 
 
 @people.command
@@ -93,34 +83,29 @@ def aliases(
     person: str,
     /,
     *names: str,
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    place: Where = HERE,
     json: Json = False,
 ) -> int:
     """Give a person exactly these aliases: all other subject ids that are the same person."""
     from aftergate.cli.peopling import run_change
 
-    return run_change((data, database, server, key_file), person, {"aliases": list(names)}, as_json=json)
+    return run_change(place, person, {"aliases": list(names)}, as_json=json)
 
 
 @people.command
-def link(
-    person: str, /, *, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None, json: Json = False
-) -> int:
+def link(person: str, /, *, place: Where = HERE, json: Json = False) -> int:
     """Print a new one-time link for a person; their older ones die."""
     from aftergate.cli.peopling import run_link
 
-    return run_link((data, database, server, key_file), person, as_json=json)
+    return run_link(place, person, as_json=json)
 
 
 @people.command
-def remove(person: str, /, *, data: Data = None, database: Base = None, server: Server = None, key_file: KeyFile = None) -> int:
+def remove(person: str, /, *, place: Where = HERE) -> int:
     """Shut a person out at once: sessions end, and authenticators and links are worth nothing any more."""
     from aftergate.cli.peopling import run_remove
 
-    return run_remove((data, database, server, key_file), person)
+    return run_remove(place, person)
 
 
 @people.command
@@ -129,13 +114,10 @@ def authenticators(
     /,
     *,
     remove: Annotated[str | None, Parameter(help="Id of one that was lost: it opens and approves nothing from now on.")] = None,
-    data: Data = None,
-    database: Base = None,
-    server: Server = None,
-    key_file: KeyFile = None,
+    place: Where = HERE,
     json: Json = False,
 ) -> int:
     """A person's authenticators, removed ones too; with --remove, take one away."""
     from aftergate.cli.peopling import run_authenticators
 
-    return run_authenticators((data, database, server, key_file), person, remove, as_json=json)
+    return run_authenticators(place, person, remove, as_json=json)

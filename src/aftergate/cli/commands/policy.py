@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
+from aftergate.cli.options import Directory, Json
+
 FOUND = 3
+HERE: Final = Directory()
 DIRECTORY = Annotated[Path | None, Parameter(help="Policy directory; without one, the starter policies.")]
 ENTITIES = Annotated[Path | None, Parameter(help="Entities in Cedar's JSON.")]
-JSON = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 
 policy = App(name="policy", help="Check, test and explain policies; see what a change of them would change.")
 
 
 @policy.command
-def check(directory: DIRECTORY = None, /, *, entities: ENTITIES = None, json: JSON = False) -> int:
+def check(directory: DIRECTORY = None, /, *, entities: ENTITIES = None, json: Json = False) -> int:
     """Read a policy directory as the server would, and say everything that is wrong with it, by file and line.
 
     Examples:
@@ -33,7 +35,7 @@ def check(directory: DIRECTORY = None, /, *, entities: ENTITIES = None, json: JS
 
 
 @policy.command(name="test")
-def run_cases(directory: DIRECTORY = None, /, *, entities: ENTITIES = None, json: JSON = False) -> int:
+def run_cases(directory: DIRECTORY = None, /, *, entities: ENTITIES = None, json: Json = False) -> int:
     """Run the cases beside the policies: `cases/*.yaml`, each a request and the answer it must get.
 
     Examples:
@@ -55,7 +57,7 @@ def explain(
     *,
     entities: ENTITIES = None,
     live: Annotated[str, Parameter(help='Facts as JSON, as a case writes them: {"trust": {"identity": 40}, "findings": ["a-slug"]}.')] = "",
-    json: JSON = False,
+    json: Json = False,
 ) -> int:
     """Decide one request and show why: which policies could matter, which of them hold, and what would change the answer.
 
@@ -81,17 +83,15 @@ def shadow(
     *,
     entities: ENTITIES = None,
     requests: Annotated[Path | None, Parameter(help="Requests to decide with both sets, one JSON object a line.")] = None,
-    data: Annotated[Path, Parameter(help="The server's data directory: its recorded decisions are used.")] = Path("aftergate-data"),
-    database: Annotated[
-        str, Parameter(help="The server's database, if it is not in the data directory.", env_var="AFTERGATE_DATABASE")
-    ] = "",
+    place: Directory = HERE,
     days: Annotated[float, Parameter(help="How far back recorded decisions are taken.")] = 7.0,
     fail_on_change: Annotated[bool, Parameter(negative="", help="Exit with 3 if an answer changes.")] = False,
-    json: JSON = False,
+    json: Json = False,
 ) -> int:
     """Decide again what was decided, with the live set and with a candidate, on the facts of then; list every changed answer.
 
-    Live traffic is compared by the server itself: `aftergate serve --shadow-policies DIR`, then `GET /v1/policies/shadow`.
+    Without --requests, the decisions that the server recorded are taken. Live traffic is compared by the server itself:
+    `aftergate serve --shadow-policies DIR`, then `GET /v1/policies/shadow`.
 
     Examples:
 
@@ -103,7 +103,7 @@ def shadow(
     """
     from aftergate.cli.policies import run_shadow
 
-    changed = run_shadow(candidate, directory, entities, requests, data, database, days, as_json=json)
+    changed = run_shadow(candidate, directory, entities, requests, place, days, as_json=json)
     return FOUND if changed and fail_on_change else 0
 
 

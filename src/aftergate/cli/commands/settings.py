@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from cyclopts import App
 
-from cyclopts import App, Parameter
+from aftergate.cli.options import Json
 
 
 def register(app: App) -> None:
     app.command(settings)
 
 
-def settings(*, json: Annotated[bool, Parameter(negative="", help="JSON instead of text.")] = False) -> int:
+def settings(*, json: Json = False) -> int:
     """List the server's settings: flag, environment variable, unit, default, what it does; and what the environment sets now.
 
     Exit codes: 0 they could be used together, 1 they could not: the reasons are printed.

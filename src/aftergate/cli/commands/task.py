@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Parameter
 
-WHERE = Group("The server", sort_key=1)
-Server = Annotated[str, Parameter(group=WHERE, env_var="AFTERGATE_URL", help="The server's URL.")]
-KeyFile = Annotated[
-    Path | None, Parameter(group=WHERE, help="File whose first word is an API key with the scope `tasks`. [default: AFTERGATE_KEY]")
-]
-Json = Annotated[bool, Parameter(negative="", help="JSON instead of text.")]
+from aftergate.cli.options import Flag, Json, Many, Running, key_option
+
+
+@dataclass(frozen=True)
+class Where(Running):
+    key_file: Annotated[Path | None, key_option("scope `tasks`")] = None
+
+
+HERE: Final = Where()
 Executor = Annotated[
     Path | None, Parameter(help="PEM file with the key that the token or the approval is bound to; made if it is not there.")
 ]
-Some = Parameter(negative="", consume_multiple=True)
-FALLBACK = "http://localhost:8181"
 
 task = App(
     name="task", help="Tasks of workloads and agents: a purpose, its rights, and tokens that live no longer.", help_format="markdown"
@@ -33,18 +35,17 @@ def create(
     purpose: str,
     /,
     *,
-    actions: Annotated[tuple[str, ...], Some] = (),
-    resources: Annotated[tuple[str, ...], Some] = (),
-    tools: Annotated[tuple[str, ...], Some] = (),
+    actions: Annotated[tuple[str, ...], Many] = (),
+    resources: Annotated[tuple[str, ...], Many] = (),
+    tools: Annotated[tuple[str, ...], Many] = (),
     mcp_server: str = "",
     on_behalf_of: str = "",
     minutes: int | None = None,
     floor: int | None = None,
     parent: str = "",
-    request_approval: Annotated[bool, Parameter(negative="")] = False,
+    request_approval: Flag = False,
     executor_key: Executor = None,
-    server: Server = FALLBACK,
-    key_file: KeyFile = None,
+    place: Where = HERE,
     json: Json = False,
 ) -> int:
     """Declare a task, and print its id.
@@ -78,23 +79,22 @@ def create(
     request_approval
         Ask for the approval that the policies want.
     """
-    from aftergate.cli.tasking import Place, run_create
+    from aftergate.cli.tasking import run_create
 
     members: dict[str, Any] = {
         "actions": list(actions), "resources": list(resources), "tools": list(tools), "server": mcp_server, "on_behalf_of": on_behalf_of,
         "ttl_s": minutes * 60 if minutes is not None else None, "floor": floor, "parent": parent, "request_approval": request_approval,
     }  # fmt: skip
-    return run_create(Place(server, key_file, executor_key), purpose, members, as_json=json)
+    return run_create(place, executor_key, purpose, members, as_json=json)
 
 
 @task.command(name="list")
 def list_(
     *,
     state: Literal["", "proposed", "active", "completed", "cancelled", "expired", "killed"] = "",
-    everybody: Annotated[bool, Parameter(negative="")] = False,
+    everybody: Flag = False,
     limit: int = 100,
-    server: Server = FALLBACK,
-    key_file: KeyFile = None,
+    place: Where = HERE,
     json: Json = False,
 ) -> int:
     """Tasks, newest first: those of the key's workload.
@@ -108,43 +108,41 @@ def list_(
     limit
         At most so many.
     """
-    from aftergate.cli.tasking import Place, run_list
+    from aftergate.cli.tasking import run_list
 
-    return run_list(Place(server, key_file), {"state": state, "everybody": everybody, "limit": limit}, as_json=json)
+    return run_list(place, {"state": state, "everybody": everybody, "limit": limit}, as_json=json)
 
 
 @task.command
-def show(task_id: str, /, *, server: Server = FALLBACK, key_file: KeyFile = None, json: Json = False) -> int:
+def show(task_id: str, /, *, place: Where = HERE, json: Json = False) -> int:
     """One task as it is now."""
-    from aftergate.cli.tasking import Place, run_show
+    from aftergate.cli.tasking import run_show
 
-    return run_show(Place(server, key_file), task_id, as_json=json)
+    return run_show(place, task_id, as_json=json)
 
 
 @task.command
-def start(
-    task_id: str, /, *, executor_key: Executor = None, server: Server = FALLBACK, key_file: KeyFile = None, json: Json = False
-) -> int:
+def start(task_id: str, /, *, executor_key: Executor = None, place: Where = HERE, json: Json = False) -> int:
     """Start a proposed task once its approval is given; uses the approval up. --executor-key must be the key it was asked for with."""
-    from aftergate.cli.tasking import Place, run_start
+    from aftergate.cli.tasking import run_start
 
-    return run_start(Place(server, key_file, executor_key), task_id, as_json=json)
+    return run_start(place, executor_key, task_id, as_json=json)
 
 
 @task.command
-def complete(task_id: str, /, *, reason: str = "", server: Server = FALLBACK, key_file: KeyFile = None, json: Json = False) -> int:
+def complete(task_id: str, /, *, reason: str = "", place: Where = HERE, json: Json = False) -> int:
     """The work is done: the task ends, with every task under it and every token."""
-    from aftergate.cli.tasking import Place, run_end
+    from aftergate.cli.tasking import run_end
 
-    return run_end(Place(server, key_file), task_id, "complete", reason, as_json=json)
+    return run_end(place, task_id, "complete", reason, as_json=json)
 
 
 @task.command
-def cancel(task_id: str, /, *, reason: str = "", server: Server = FALLBACK, key_file: KeyFile = None, json: Json = False) -> int:
+def cancel(task_id: str, /, *, reason: str = "", place: Where = HERE, json: Json = False) -> int:
     """Call a task off."""
-    from aftergate.cli.tasking import Place, run_end
+    from aftergate.cli.tasking import run_end
 
-    return run_end(Place(server, key_file), task_id, "cancel", reason, as_json=json)
+    return run_end(place, task_id, "cancel", reason, as_json=json)
 
 
 @task.command
@@ -155,8 +153,7 @@ def kill(
     principal: str = "",
     issuer: str = "",
     jti: str = "",
-    server: Server = FALLBACK,
-    key_file: KeyFile = None,
+    place: Where = HERE,
     json: Json = False,
 ) -> int:
     """End tasks by force (scope `admin`): one, all of and for somebody, or all tokens that came from one subject token.
@@ -180,10 +177,10 @@ def kill(
     jti
         The subject token's `jti`.
     """
-    from aftergate.cli.tasking import Place, run_kill
+    from aftergate.cli.tasking import run_kill
 
     members = {"task": task_id, "principal": principal, "issuer": issuer, "jti": jti}
-    return run_kill(Place(server, key_file), members, reason, as_json=json)
+    return run_kill(place, members, reason, as_json=json)
 
 
 @task.command
@@ -195,9 +192,8 @@ def token(
     subject_token_file: Path | None = None,
     subject_token_type: Literal["access_token", "id_token", "jwt"] = "access_token",  # noqa: S107  a kind of token
     scope: str = "",
-    audience: Annotated[tuple[str, ...], Some] = (),
-    server: Server = FALLBACK,
-    key_file: KeyFile = None,
+    audience: Annotated[tuple[str, ...], Many] = (),
+    place: Where = HERE,
     json: Json = False,
 ) -> int:
     """Get a token for a task, and print it. It is good for a few minutes, and only with the key in --executor-key (DPoP).
@@ -213,15 +209,15 @@ def token(
     audience
         The services that it is for.
     """
-    from aftergate.cli.tasking import Place, run_token
+    from aftergate.cli.tasking import run_token
 
     form: dict[str, Any] = {"task_id": task_id, "scope": scope, "audience": list(audience)}
-    return run_token(Place(server, key_file, executor_key), form, subject_token_file, subject_token_type, as_json=json)
+    return run_token(place, executor_key, form, subject_token_file, subject_token_type, as_json=json)
 
 
 @task.command
-def rotate_key(*, server: Server = FALLBACK, key_file: KeyFile = None) -> int:
+def rotate_key(*, place: Where = HERE) -> int:
     """Stop signing tokens with the present key and begin another (scope `admin`). Tokens given out so far stay verifiable until they expire."""
-    from aftergate.cli.tasking import Place, run_rotate
+    from aftergate.cli.tasking import run_rotate
 
-    return run_rotate(Place(server, key_file))
+    return run_rotate(place)
