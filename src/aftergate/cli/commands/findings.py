@@ -92,24 +92,16 @@ def list_(
     if json:
         sys.stdout.buffer.write(msgspec.json.encode(rows) + b"\n")
         return 0
-    from rich.console import Console
-    from rich.table import Table
+    from aftergate.cli.tables import print_rows
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("id", "severity", "time", "detection", "subject", "closed"):
-        table.add_column(title, overflow="fold")
+    cells: list[tuple[str, ...]] = []
     for row in rows:
         finding = row["finding"]
         names = [name for level in finding["subject"].values() for name in (level if isinstance(level, list) else [level])]
-        table.add_row(
-            finding["id"],
-            finding["severity"],
-            finding["time"][:16],
-            finding["detection"],
-            names[0] if names else "",
-            row.get("closed", "")[:16],
-        )
-    Console(highlight=False).print(table)
+        subject, ended = names[0] if names else "", row.get("closed", "")[:16]
+        cells.append((finding["id"], finding["severity"], finding["time"][:16], finding["detection"], subject, ended))
+    titles = ("id", "severity", "time", "detection", "subject", "closed")
+    print_rows(titles, cells, folded=("subject",), spare=("time", "severity", "closed"))
     return 0
 
 

@@ -95,19 +95,25 @@ def list_(*, json: Json = False, place: Where = HERE) -> int:
     if json:
         sys.stdout.buffer.write(msgspec.json.encode(rows) + b"\n")
         return 0
-    from rich.console import Console
-    from rich.table import Table
+    from aftergate.cli.tables import print_rows
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("id", "name", "scopes", "made", "last used", "ends"):
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        ends = f"revoked {row['revoked'][:16]}" if row.get("revoked") else row.get("expires", "")[:16]
-        style = None if row["usable"] else "dim"
-        table.add_row(
-            row["id"], row["name"], ", ".join(row["scopes"]), row["created"][:16], row.get("last_used", "")[:16], ends, style=style
-        )
-    Console(highlight=False).print(table)
+    print_rows(
+        ("id", "name", "scopes", "made", "last used", "ends"),
+        [
+            (
+                row["id"],
+                row["name"],
+                ", ".join(row["scopes"]),
+                row["created"][:16],
+                row.get("last_used", "")[:16],
+                f"revoked {row['revoked'][:16]}" if row.get("revoked") else row.get("expires", "")[:16],
+            )
+            for row in rows
+        ],
+        folded=("name", "scopes"),
+        spare=("made", "last used", "ends"),
+        dim={number for number, row in enumerate(rows) if not row["usable"]},
+    )
     return 0
 
 
