@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from peers import PACKAGES, Issuer
 from serving import Server, free_port
-from stage import NODE, POLICIES, Seat, Stage, invoice
+from stage import POLICIES, Seat, Stage, invoice
 
 pytestmark = [pytest.mark.browser, pytest.mark.serving]
 
@@ -16,30 +16,22 @@ pytestmark = [pytest.mark.browser, pytest.mark.serving]
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
     """A server whose people log in at the issuer, and the issuer."""
-    node = shutil.which("node")
-    if node is None or not (NODE / "oidc-provider").is_dir():
+    if shutil.which("node") is None or not (PACKAGES / "oidc-provider").is_dir():
         pytest.skip("not installed: oidc-provider")
     folder: Path = tmp_path_factory.mktemp("issuer")
     (folder / "policies").mkdir()
     (folder / "policies" / "approvals.cedar").write_text(POLICIES)
-    (folder / "secret").write_text("a-secret-of-the-test\n")
-    port, own = free_port(), free_port()
-    redirect = f"http://localhost:{own}/v1/login/oidc/callback"
-    with (folder / "issuer.log").open("wb") as log:
-        issuer = subprocess.Popen(
-            [node, str(Path(__file__).with_name("issuer.mjs")), str(NODE), str(port), redirect], stdout=subprocess.PIPE, stderr=log
-        )
-    try:
-        assert issuer.stdout is not None
-        assert issuer.stdout.readline() == b"ready\n", (folder / "issuer.log").read_text()
-        arguments = ["--policies", str(folder / "policies"), "--oidc-issuer", f"http://localhost:{port}", "--oidc-client-id", "gate"]
+    (folder / "secret").write_text("web-secret\n")
+    own = free_port()
+    users = {
+        "olga": {"name": "Olga of the issuer", "email": "olga@example.org", "groups": ["finance"]},
+        "otto": {"name": "Otto of the issuer", "email": "otto@example.org"},
+    }
+    with Issuer(folder, pages=True, users=users, redirect_uris=[f"http://localhost:{own}/v1/login/oidc/callback"]) as issuer:
+        arguments = ["--policies", str(folder / "policies"), "--oidc-issuer", issuer.url, "--oidc-client-id", "web"]
         server = Server(folder, *arguments, "--oidc-client-secret-file", str(folder / "secret"))
         with server.start(port=own) as running:
-            yield Stage(running.url, running.key, f"sqlite:///{running.data.resolve()}/aftergate.db"), f"http://localhost:{port}", running
-    finally:
-        issuer.kill()
-        issuer.wait(10)
-        issuer.stdout.close()
+            yield Stage(running.url, running.key, f"sqlite:///{running.data.resolve()}/aftergate.db"), issuer.url, running
 
 
 @pytest.fixture
@@ -88,7 +80,7 @@ def test_a_person_logs_in_at_the_issuer_registers_a_passkey_and_approves(seat, h
     assert "Approved." in seat.said()
     assert stage.status(request) == "approved"
     log = server.text()
-    assert not any(secret in log for secret in ("a-secret-of-the-test", "code=", "code_verifier", "id_token", "eyJ"))
+    assert not any(secret in log for secret in ("web-secret", "code=", "code_verifier", "id_token", "eyJ"))
 
 
 def test_somebody_without_groups_sees_nothing_and_decides_nothing(seat, house):

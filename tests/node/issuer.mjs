@@ -1,14 +1,12 @@
 // An OpenID provider for the tests, on a free loopback port: `node issuer.mjs '{...}'` prints one line of JSON, {"issuer": ..., "port": ...}.
 //
 // Configuration, all optional:
-//   port            0 takes a free one
 //   redirect_uris   of the client `web` (secret `web-secret`, code flow with PKCE)
+//   pages           people log in and consent on the provider's own pages; else the `login_hint` of a request is who logs in, and has consented
 //   resources       audiences for which JWT access tokens are given; the first is the default
 //   scope           of those resources
 //   machine_jwks    public keys of the client `machine` (client_credentials with private_key_jwt, ES256)
 //   users           {"alice": {"name": ..., "email": ..., "groups": [...]}}
-//   auto            user who is logged in without a page; else the page asks, or `login_hint` says
-//   acr, amr        of a login, where the request asks for none
 import { createHash, generateKeyPairSync } from 'node:crypto'
 import http from 'node:http'
 import Provider from 'oidc-provider'
@@ -19,6 +17,7 @@ const users = given.users ?? {
   bob: { name: 'Bob Example', email: 'bob@example.org', groups: ['platform', 'staff'] },
 }
 const resources = given.resources ?? []
+const pages = given.pages ?? false
 
 function privateJwk(kind) {
   const { privateKey } = kind === 'EC' ? generateKeyPairSync('ec', { namedCurve: 'P-256' }) : generateKeyPairSync('rsa', { modulusLength: 2048 })
@@ -28,7 +27,7 @@ function privateJwk(kind) {
 }
 
 const server = http.createServer()
-await new Promise((resolve) => server.listen(given.port ?? 0, '127.0.0.1', resolve))
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
 const { port } = server.address()
 const issuer = `http://localhost:${port}`
 
@@ -40,6 +39,7 @@ const clients = [
     response_types: ['code'],
     grant_types: ['authorization_code', 'refresh_token'],
     token_endpoint_auth_method: 'client_secret_basic',
+    id_token_signed_response_alg: 'ES256',
   },
 ]
 if (given.machine_jwks) {
@@ -54,16 +54,23 @@ if (given.machine_jwks) {
   })
 }
 
+async function consented(ctx) {
+  const grant = new ctx.oidc.provider.Grant({ clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId })
+  grant.addOIDCScope('openid profile email offline_access')
+  for (const resource of resources) grant.addResourceScope(resource, given.scope ?? '')
+  await grant.save()
+  return grant
+}
+
 const provider = new Provider(issuer, {
   clients,
   jwks: { keys: [privateJwk('RSA'), privateJwk('EC')] },
   cookies: { keys: ['only-for-tests'] },
   pkce: { required: () => true },
-  conformIdTokenClaims: false,
-  acrValues: given.acr_values ?? ['urn:example:aal2', 'urn:example:aal3'],
-  claims: { openid: ['sub', 'acr', 'amr', 'auth_time'], profile: ['name', 'groups'], email: ['email'], acr: null, amr: null, auth_time: null },
+  acrValues: ['urn:example:aal2', 'urn:example:aal3'],
+  claims: { openid: ['sub', 'acr', 'amr', 'auth_time'], profile: ['name', 'preferred_username', 'groups'], email: ['email', 'email_verified'] },
   features: {
-    devInteractions: { enabled: false },
+    devInteractions: { enabled: pages },
     clientCredentials: { enabled: true },
     rpInitiatedLogout: { enabled: true },
     resourceIndicators: {
@@ -84,53 +91,24 @@ const provider = new Provider(issuer, {
     return code ? { acr: code.acr, amr: code.amr, auth_time: code.authTime } : undefined
   },
   findAccount: (_ctx, id) =>
-    users[id] && { accountId: id, claims: () => ({ sub: id, name: users[id].name, email: users[id].email, groups: users[id].groups ?? [] }) },
-  interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
-  loadExistingGrant: async (ctx) => {
-    // Everybody consents to everything: consent is not what is tested.
-    const grant = new ctx.oidc.provider.Grant({ clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId })
-    grant.addOIDCScope('openid profile email offline_access')
-    for (const resource of resources) grant.addResourceScope(resource, given.scope ?? '')
-    await grant.save()
-    return grant
-  },
+    users[id] && { accountId: id, claims: () => ({ sub: id, preferred_username: id, email_verified: true, groups: [], ...users[id] }) },
+  ...(pages ? {} : { interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` }, loadExistingGrant: consented }),
 })
 provider.on('server_error', (_ctx, error) => console.error('server_error', error))
 
-async function finish(request, response, user) {
-  const { params } = await provider.interactionDetails(request, response)
-  const acr = params.acr_values?.split(' ')[0] ?? given.acr ?? 'urn:example:aal2'
-  await provider.interactionFinished(request, response, { login: { accountId: user, acr, amr: given.amr ?? ['pwd', 'otp'] } }, { mergeWithLastSubmission: false })
-}
-
-function bodyOf(request) {
-  return new Promise((resolve) => {
-    let text = ''
-    request.on('data', (part) => { text += part })
-    request.on('end', () => resolve(new URLSearchParams(text)))
-  })
-}
-
-const answer = provider.callback()
-server.on('request', async (request, response) => {
-  const { pathname } = new URL(request.url, issuer)
-  if (!pathname.startsWith('/interaction/')) return answer(request, response)
+async function hinted(request, response) {
   try {
-    if (request.method === 'POST') {
-      const user = (await bodyOf(request)).get('user')
-      if (users[user]) return await finish(request, response, user)
-    }
     const { params } = await provider.interactionDetails(request, response)
-    const chosen = params.login_hint ?? given.auto
-    if (request.method === 'GET' && users[chosen]) return await finish(request, response, chosen)
-    response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' })
-    response.end(`<!doctype html><html lang="en"><title>Log in</title><h1>Log in</h1>
-<form method="post"><label>User <input name="user" autofocus></label> <button>Log in</button></form></html>`)
+    const login = { accountId: params.login_hint, acr: params.acr_values?.split(' ')[0] ?? 'urn:example:aal2', amr: ['pwd', 'otp'] }
+    await provider.interactionFinished(request, response, { login }, { mergeWithLastSubmission: false })
   } catch (error) {
     response.writeHead(400, { 'content-type': 'text/plain' })
     response.end(String(error))
   }
-})
+}
+
+const answer = provider.callback()
+server.on('request', (request, response) => (!pages && request.url.startsWith('/interaction/') ? hinted : answer)(request, response))
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit(0))
 process.stdin.on('end', () => process.exit(0)).resume() // ends with whoever started it
 console.log(JSON.stringify({ issuer, port }))

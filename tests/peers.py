@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 SCRIPTS = Path(__file__).parent / "node"
-PACKAGES = Path(__file__).parents[2] / ".venv" / "node" / "node_modules"
+PACKAGES = Path(__file__).parents[1] / ".venv" / "node" / "node_modules"
 
 
 def folder_for(tmp_path: Path) -> Path:
