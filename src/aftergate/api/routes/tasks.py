@@ -192,14 +192,19 @@ def create(core: Any, request: Request[Any, Any, Any], data: NewTask) -> Respons
     return _answer(core.tasks.create(asking, _wanted(core, data), shown, core.clock()))
 
 
-@post(
-    TASKS + "/{task_id:str}/start",
-    opt={"scope": OWN},
-    status_code=200,
-    sync_to_thread=True,
-    tags=["Tasks"],
-    operation_class=reads({"application/json": Start}, required=False),
-)
+def _step(name: str, body: type[Struct]) -> post:
+    """The route of a step in a task's life, whose body may be missing."""
+    return post(
+        f"{TASKS}/{{task_id:str}}/{name}",
+        opt={"scope": OWN},
+        status_code=200,
+        sync_to_thread=True,
+        tags=["Tasks"],
+        operation_class=reads({"application/json": body}, required=False),
+    )
+
+
+@_step("start", Start)
 def start(core: Any, request: Request[Any, Any, Any], task_id: Id, body: bytes) -> Response[dict[str, Any]]:
     """Start a proposed task with its approval, which is used up. The key that the approval names proves itself (DPoP or client certificate)."""
     asking, shown = asked(core, request, spend=False)
@@ -262,27 +267,13 @@ def _finish(core: Any, request: Request[Any, Any, Any], task_id: str, state: m.S
     return view(done)
 
 
-@post(
-    TASKS + "/{task_id:str}/complete",
-    opt={"scope": OWN},
-    status_code=200,
-    sync_to_thread=True,
-    tags=["Tasks"],
-    operation_class=reads({"application/json": End}, required=False),
-)
+@_step("complete", End)
 def complete(core: Any, request: Request[Any, Any, Any], task_id: Id, body: bytes) -> dict[str, Any]:
     """The work is done: the task ends, and with it every task below it and every token of theirs."""
     return _finish(core, request, task_id, m.State.COMPLETED, body)
 
 
-@post(
-    TASKS + "/{task_id:str}/cancel",
-    opt={"scope": OWN},
-    status_code=200,
-    sync_to_thread=True,
-    tags=["Tasks"],
-    operation_class=reads({"application/json": End}, required=False),
-)
+@_step("cancel", End)
 def cancel(core: Any, request: Request[Any, Any, Any], task_id: Id, body: bytes) -> dict[str, Any]:
     """Call a task off; it ends as it would when completed."""
     return _finish(core, request, task_id, m.State.CANCELLED, body)
