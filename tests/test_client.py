@@ -102,13 +102,6 @@ def test_what_is_unclear_raises_and_is_no_permit(answer: tuple[int, bytes] | Non
             gate.evaluations([Ask(Entity("user", "a"), Action("read"), Entity("doc", "1"))])
 
 
-def test_a_denial_is_a_value() -> None:
-    with answering((200, b'{"decision":false,"context":{"reason":"forbidden"}}')) as (url, _), Client(url, KEY) as gate:
-        held = gate.evaluate("user:a", "read", "doc:1")
-        assert not held
-        assert held.reason == "forbidden"
-
-
 def test_a_permit_is_a_permit() -> None:
     with answering(PERMIT) as (url, seen), Client(url, KEY) as gate:
         assert gate.permitted("user:a", Action("read", {"how": "slowly"}), Entity("doc", "1", {"owner": "b"}))

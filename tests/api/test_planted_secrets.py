@@ -66,7 +66,11 @@ def planted() -> Planted:
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory: pytest.TempPathFactory, planted: Planted) -> Iterator[Remote]:
     folder = tmp_path_factory.mktemp("planted")
-    environment = {"AFTERGATE_LOG_LEVEL": "debug", "AFTERGATE_FAILURES_PER_MINUTE": "100000"}
+    environment = {
+        "AFTERGATE_LOG_LEVEL": "debug",
+        "AFTERGATE_FAILURES_PER_MINUTE": "100000",
+        "AFTERGATE_CALLER_ISSUER": "http://127.0.0.1:1",
+    }
     with Remote(folder, env=environment) as made:
         planted.plant("caller-key", made.server.key)
         _plant(made, planted)
@@ -88,6 +92,15 @@ def _plant(remote: Remote, planted: Planted) -> None:
         send("wrong-key", "POST" if path.startswith(("/access", "/oauth")) else "GET", path, headers=bearer)
     send("unknown-token", "GET", "/v1/status", headers={"authorization": "Bearer " + planted.token("unknown-token")})
     send("basic", "GET", "/v1/status", headers={"authorization": "Basic " + planted.plant("basic")})
+    login = base64.b64encode(f"planted:{planted.plant('basic-password')}".encode()).decode()
+    for where, value in (
+        ("basic-login", "Basic " + planted.plant("basic-login", login)),
+        ("bare-key", planted.plant("bare-key", "agk_" + named("bare-key"))),
+        ("dpop-token", "DPoP " + planted.token("dpop-token")),
+    ):
+        for method, path in (("GET", "/v1/status"), ("POST", "/v1/tasks"), ("POST", "/access/v1/evaluation")):
+            send(where, method, path, headers={"authorization": value})
+    send("no-proof", "GET", "/v1/status", headers={"dpop": planted.token("no-proof")})
     send(
         "cookie",
         "GET",
@@ -103,6 +116,8 @@ def _plant(remote: Remote, planted: Planted) -> None:
     send("query", "GET", "/v1/findings?access_token=" + planted.plant("query"))
     send("query-route", "GET", "/v1/nothing?api_key=" + planted.plant("query-route"))
     send("path", "GET", "/v1/nothing/" + planted.plant("path"))
+    send("path-of-a-person", "GET", f"/v1/people/agk_{planted.plant('person')}?token={planted.token('query-of-a-person')}")
+    send("path-of-a-key", "DELETE", "/v1/keys/agk_" + planted.plant("path-of-a-key"))
     send("callback", "GET", f"/v1/login/oidc/callback?code={planted.plant('oidc-code')}&state={planted.plant('oidc-state')}")
 
     # Bodies that are refused.
@@ -115,6 +130,10 @@ def _plant(remote: Remote, planted: Planted) -> None:
     )
     send("bad-member", "POST", "/v1/people", json={"id": 7, "password": planted.plant("bad-member")})
     send("bad-scope", "POST", "/v1/keys", json={"name": "n", "scopes": ["decide"], "secret": planted.plant("bad-scope")})
+    key = planted.plant("name-of-a-key", "agk_" + named("name-of-a-key"))
+    send("name-of-a-key", "POST", "/v1/keys", json={"name": key, "scopes": [key]})
+    send("name-of-a-member", "POST", "/v1/keys", json={key: planted.token("value-of-a-member")})
+    send("findings", "POST", "/v1/findings", content=f'{{"id":"{planted.token("finding")}"}}\n{key}\n'.encode())
     send("bad-evaluation", "POST", "/access/v1/evaluation", json={"subject": {"type": "user"}, "token": planted.token("bad-evaluation")})
 
     # OAuth: credentials in forms.
@@ -173,7 +192,8 @@ def _plant(remote: Remote, planted: Planted) -> None:
     planted.plant("used-proof", used.rsplit(".", 1)[1])
     body = {**payment(), "context": {**payment()["context"], "approval": {"id": approval}}}
     assert http.post("/access/v1/evaluation", json=body, headers={"dpop": used}).json()["decision"] is True
-    remote.server.log.stat()
+    for path in ("/v1/keys", "/v1/audit/records", "/metrics", "/v1/status", "/openapi.json"):
+        send("afterwards", "GET", path)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -225,6 +245,19 @@ def test_none_is_in_the_data_directory(remote: Remote, planted: Planted) -> None
     rows = list(_rows(remote.server.data / "aftergate.db"))
     assert len(rows) > 100
     assert _found(planted, iter(rows)) == set()
+
+
+def test_what_holds_secrets_is_its_owner_s_alone(remote: Remote) -> None:
+    assert (remote.server.data / "keys" / "pepper").stat().st_mode & 0o777 == 0o600
+    assert remote.server.data.stat().st_mode & 0o077 == 0
+
+
+def test_a_defect_shows_nothing_of_the_request() -> None:
+    from aftergate.api.run import _masked
+
+    key, bearer = "agk_" + named("defect"), token("defect")
+    line = _masked(None, "error", f'{{"exception": "ValueError: {key} and Bearer {bearer}, password=hunter2"}}')
+    assert not [secret for secret in (key, bearer, "hunter2") if secret in line]
 
 
 def test_none_is_in_an_answer(remote: Remote, planted: Planted) -> None:
