@@ -222,6 +222,14 @@ def test_an_export_that_breaks_off_is_not_left_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_of_before_stays_when_nobody_answers(tmp_path: Path) -> None:
+    kept = tmp_path / "audit.tar.gz"
+    kept.write_bytes(b"of before")
+    with Client("http://127.0.0.1:1", KEY) as gate, pytest.raises(Unanswered):
+        gate.export_audit(kept)
+    assert kept.read_bytes() == b"of before"
+
+
 @pytest.mark.parametrize("named", ["alice", ":alice", "user:", ""])
 def test_what_is_no_entity_is_refused_before_it_is_sent(named: str) -> None:
     with answering(PERMIT) as (url, seen), Client(url, KEY) as gate, pytest.raises(ConfigError):

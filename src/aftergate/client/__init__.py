@@ -381,15 +381,18 @@ class Client:
     def export_audit(self, target: Path, *, personal: bool = False) -> None:
         """Write the whole log as a bundle that `aftergate audit verify` checks offline. A bundle that breaks off is removed.
 
-        Raises: Refused, Unanswered, OSError.
+        Raises: Refused, Unanswered; OSError, also if there is such a file, which is left as it is.
         """
         query = {"personal": str(personal).lower()}
+        begun = False
         try:
             with self._sender.stream("GET", "/v1/audit/export", params=query) as answer, target.open("xb") as out:
+                begun = True
                 for part in answer.iter_bytes():
                     out.write(part)
         except Unanswered:
-            target.unlink(missing_ok=True)
+            if begun:
+                target.unlink(missing_ok=True)
             raise
 
     def status(self) -> Status:
