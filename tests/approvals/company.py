@@ -95,8 +95,12 @@ def add_person(
     core: Core, name: str, groups: tuple[str, ...], aliases: tuple[str, ...] = (), *, flags: int = softkey.UP | softkey.UV | BE
 ) -> SoftKey:
     """A person with one registered software key."""
-    by = Actor("operator", "tests")
-    core.people.add(name, groups=groups, aliases=aliases, by=by)
+    core.people.add(name, groups=groups, aliases=aliases, by=Actor("operator", "tests"))
+    return register(core, name, flags=flags)
+
+
+def register(core: Core, name: str, *, flags: int = softkey.UP | softkey.UV | BE) -> SoftKey:
+    """One more software key for somebody."""
     handle = core.people.person(name).user_handle
     key = softkey.new_key(core.people.rp_id, handle, secrets.token_bytes)
     key = softkey.SoftKey(key.rp_id, key.credential_id, key.user_handle, key.private, 0, flags)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from company import POLICIES, URL, Company, Executor, payment, refused, undecided, wire, write_policies
+from company import POLICIES, URL, Company, Executor, payment, refused, register, undecided, wire, write_policies
 
 from aftergate.audit import evidence
 from aftergate.audit.records import Actor
@@ -272,6 +272,98 @@ def test_an_earlier_yes_of_somebody_who_is_gone_is_no_part_of_a_quorum(company: 
     again = company.again(approval)
     assert company.core.approvals.task(again)["task"]["status"] == "pending"
     assert not company.use(wire(), company.result_id(approval)).allowed
+
+
+def another_key(company: Company, name: str) -> None:
+    """Somebody changes their authenticator."""
+    old = company.core.people.passkeys(name)[0]
+    company.keys[name] = register(company.core, name)
+    assert company.core.people.remove_passkey(name, old.id, by=Actor("operator", "tests"))
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_who_changed_the_authenticator_says_yes_again(company: Company, dropped: bool) -> None:
+    """Before and after the next vote has dropped the first one."""
+    approval = company.request(wire())
+    company.approve("bob", approval)
+    another_key(company, "bob")
+    for name in ("dave", "bob") if dropped else ("bob", "dave"):
+        company.approve(name, approval)
+    assert company.use(wire(), company.result_id(approval)).allowed
+    assert len(company.records("approval.granted")) == 3, "the log keeps the first as well"
+
+
+def test_who_changed_the_authenticator_may_say_no(company: Company) -> None:
+    approval = company.request(wire())
+    company.approve("bob", approval)
+    another_key(company, "bob")
+    company.core.approvals.deny(company.acting("bob"), approval.id, "on second thoughts", company.now)
+    assert company.again(approval).state.items == ("denied",)
+
+
+def test_what_ends_for_want_of_votes_is_recorded_whoever_notices(company: Company) -> None:
+    company.person("carl", "finance")
+    approval = company.request(payment())
+    asked = company.ask("carl", approval.id)
+    company.approve("bob", approval)
+    gone(company, "removed", "bob")
+    with undecided("not_pending"):
+        company.core.approvals.approve(company.acting("carl"), [approval.id], asked.challenge_id, company.sign("carl", asked), company.now)
+    assert company.again(approval).state.items == ("voided",)
+    assert company.records("approval.voided")[0]["reasons"] == [GONE["removed"]]
+
+
+FOUR_EYES = """
+@id("both-finance") @advice("approval") @approvers("finance") @ttl("600")
+forbid (principal, action == Action::"both", resource) unless { context.live has approval };
+@id("both-treasury") @advice("approval") @approvers("treasury") @ttl("600")
+forbid (principal, action == Action::"both", resource) unless { context.live has approval };
+@id("four-eyes")
+forbid (principal, action == Action::"both", resource) when { context.live has approval && context.live.approval.quorum < 2 };
+@id("both") permit (principal, action == Action::"both", resource);
+"""
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_policies_are_told_only_of_approvers_who_still_count(company: Company, tmp_path: Path, leaves: bool) -> None:
+    """Here one person's yes meets every group's need, and a policy wants two."""
+    write_policies(tmp_path / "policies", POLICIES + FOUR_EYES)
+    company.core.decider.reload()
+    company.person("eve", "finance", "treasury")
+    asked = payment(action={"name": "both"})
+    approval = company.request(asked)
+    company.approve("bob", approval)
+    company.approve("eve", approval)
+    if leaves:
+        gone(company, "removed", "bob")
+    answer = company.use(asked, company.result_id(approval))
+    assert answer.allowed is not leaves
+    if leaves:
+        assert "four-eyes" in answer.decision.determining
+
+
+def test_broken_glass_ends_with_whoever_broke_it(company: Company) -> None:
+    company.person("alice", "oncall")
+    asked = payment()
+    emergency = {**asked, "context": {**asked["context"], "business_justification": "fire"}}
+    approval = company.request(emergency, requested_access={"emergency": True})
+    assert approval.state.break_glass
+    gone(company, "removed", "alice")
+    answer = company.use(asked, company.result_id(approval))
+    assert not answer.allowed
+    assert company.records("approval.voided")[0]["reasons"] == ["whoever broke the glass has been removed since"]
+
+
+def test_a_view_that_is_behind_voids_nothing(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process's memory: it still shows the finding as it was before the request. What counts is in the database."""
+    company.find({"identity": ["alice"]}, "low", "f-known")
+    behind = company.core.trust.of
+    monkeypatch.setattr(company.core.trust, "refresh", lambda *_: None)
+    company.wait(1)
+    company.find({"identity": ["alice"]}, "medium", "f-known")
+    approval = company.approve("bob", company.request(payment()))
+    assert company.core.trust.of == behind
+    assert company.use(payment(), company.result_id(approval)).allowed
 
 
 def test_a_group_that_was_not_needed_may_be_left(company: Company) -> None:

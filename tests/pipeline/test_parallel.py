@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from samples import samples
 
 from aftergate.errors import ReadError
-from aftergate.pipeline import scan
+from aftergate.pipeline import parallel, scan
 from aftergate.pipeline.parallel import Workers
 from aftergate.pipeline.reading import plan
 from aftergate.pipeline.scan import Inline, Options, Part
@@ -57,9 +59,13 @@ def test_parts_come_in_the_order_of_the_units(logs: list[Path], jobs: int) -> No
     assert found == expected
 
 
+@pytest.mark.parametrize("slot", [parallel.SLOT, 1])
 @pytest.mark.parametrize("when", [0, 5])
-def test_a_worker_that_is_killed_ends_the_scan_with_an_error(logs: list[Path], when: int) -> None:
-    """Nothing is reported that rests on part of the logs."""
+def test_a_worker_that_is_killed_ends_the_scan_with_an_error(
+    logs: list[Path], when: int, slot: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is reported that rests on part of the logs. With a tiny slot events go through the pipe, and it breaks within a message."""
+    monkeypatch.setattr(parallel, "SLOT", slot)
     inputs = plan(list(logs))
     workers = Workers(inputs, Options(paths=list(logs), jobs=2, tables=False))
     try:
@@ -74,3 +80,33 @@ def test_a_worker_that_is_killed_ends_the_scan_with_an_error(logs: list[Path], w
             list(parts)
     finally:
         workers.close()
+
+
+ORPHANS = """
+import os, sys
+from aftergate.pipeline import scan
+from aftergate.pipeline.parallel import Workers
+from aftergate.pipeline.reading import plan
+scan.SHARE_BYTES = 4_000
+inputs = plan(sys.argv[1:])
+workers = Workers(inputs, scan.Options(paths=sys.argv[1:], jobs=2, tables=False))
+next(workers.parts(list(range(len(inputs)))))
+print(*(process.pid for process in workers._processes), flush=True)
+os._exit(1)
+"""
+
+
+def test_workers_do_not_outlive_the_process_that_tracks(logs: list[Path]) -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHANS, *map(str, logs)], capture_output=True, text=True, check=False)
+    left = {int(number) for number in done.stdout.split()}
+    assert len(left) == 2, done.stderr
+    while left := {number for number in left if Path(f"/proc/{number}/stat").exists() and not gone(number)}:
+        time.sleep(0.2)
+
+
+def gone(number: int) -> bool:
+    """Ended, though nobody has asked how."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

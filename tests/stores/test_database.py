@@ -169,6 +169,11 @@ def test_durable_before_answering_whatever_the_default(database: Database) -> No
         ("postgresql://me@db.example/x?sslmode=disable", "sslmode=disable"),
         ("postgresql://me@192.0.2.7:5432/x?sslmode=allow", "sslmode=allow"),
         ("postgresql://me@/x?host=127.0.0.1:1&host=db.example:2", "sslmode=prefer"),
+        ("postgresql://me@localhost/x?hostaddr=192.0.2.7", "sslmode=prefer"),
+        ("postgresql:///x?hostaddr=192.0.2.7", "sslmode=prefer"),
+        ("postgresql://me@db.example/x?host=", "sslmode=prefer"),
+        ("postgresql:///x?service=prod", "sslmode=prefer"),
+        ("postgresql://me@db.example/x?sslmode=verify-full&sslmode=disable", "another machine"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_with_advice(url: str, words: str) -> None:
@@ -187,11 +192,28 @@ def test_an_address_that_cannot_be_used_is_refused_with_advice(url: str, words: 
         "postgresql://me@127.0.0.1/x?sslmode=disable",
         "postgresql:///x",
         "postgresql:///x?host=/run/postgresql",
+        "postgresql:///x?host=@/run/abstract",
+        "postgresql://me@LOCALHOST/x",
+        "postgresql://me@[::ffff:127.0.0.1]/x",
+        "postgresql:///x?service=prod&sslmode=require",
     ],
 )
 def test_a_private_way_to_postgresql_is_taken(url: str) -> None:
     """Nothing is connected here."""
     _private(make_url(url))
+
+
+@pytest.mark.parametrize("name", ["PGHOST", "PGHOSTADDR", "PGSERVICE"])
+def test_the_environment_does_not_lead_to_another_machine_without_tls(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "192.0.2.7")
+    with pytest.raises(ConfigError, match="another machine"):
+        _private(make_url("postgresql:///x"))
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    if name == "PGSERVICE":  # the service's own word on it would count more
+        with pytest.raises(ConfigError, match="another machine"):
+            _private(make_url("postgresql:///x"))
+    else:
+        _private(make_url("postgresql:///x"))
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

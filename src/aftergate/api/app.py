@@ -144,6 +144,8 @@ class Outer:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         finally:
+            if status >= 400:  # a line is written, and it names its request
+                request_id_now.set(request_id)
             self._count(scope, "POST", PATH, status, began)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, request_id: str, began: float, refused: Refused | None) -> None:

@@ -75,6 +75,7 @@ class _Lane(Struct):
     pipe: Connection
     memory: mmap.mmap
     free: Semaphore
+    parent: int = 0  # the process that tracks
     next: int = 0
     head: _Message | None = None  # what was received of a unit whose turn has not come
 
@@ -82,9 +83,8 @@ class _Lane(Struct):
         """Put events into the next slot, once there is one; 0 if they are too many for it. Raises: BrokenPipeError, if nobody is left to read."""
         if len(data) > SLOT:
             return 0
-        parent = os.getppid()
         while not self.free.acquire(timeout=5):
-            if os.getppid() != parent:
+            if os.getppid() != self.parent:
                 raise BrokenPipeError
         at = self.next * SLOT
         self.memory[at : at + len(data)] = data
@@ -156,6 +156,7 @@ class Workers:
         self.tables: list[tuple[str, str]] = []
         self._lanes: list[_Lane] = []
         self._processes: list[BaseProcess] = []
+        self._ended: set[int] = set()  # sentinels of workers that finished
         self._done = False
         self._decode = msgspec.msgpack.Decoder(_Message).decode
 
@@ -173,7 +174,7 @@ class Workers:
         for _ in range(count):
             ours, theirs = context.Pipe(duplex=False)
             memory, free = mmap.mmap(-1, SLOT * SLOTS), context.Semaphore(SLOTS)
-            lane = _Lane(theirs, memory, free)
+            lane = _Lane(theirs, memory, free, os.getpid())
             process = context.Process(target=_work, args=(lane, self.inputs, shared, todo, self.options), daemon=True)
             process.start()
             theirs.close()
@@ -206,9 +207,15 @@ class Workers:
                     return lane
             if not quiet:
                 raise _ended_early()
-            for pipe in wait([lane.pipe for lane in quiet.values()]):
-                lane = quiet.pop(pipe)
-                with suppress(EOFError, ConnectionError):  # this worker is done
+            running = {process.sentinel: process for process in self._processes if process.sentinel not in self._ended}
+            for ready in wait([*(lane.pipe for lane in quiet.values()), *running]):
+                if isinstance(ready, int):
+                    self._ended.add(ready)
+                    if running[ready].exitcode:
+                        raise _ended_early()  # it may have held what the others wait for
+                    continue
+                lane = quiet.pop(ready)
+                with suppress(EOFError, OSError):  # this worker is done
                     lane.head = self._message(lane)
 
     def _message(self, lane: _Lane) -> _Message:
@@ -239,7 +246,7 @@ class Workers:
                     events = unpacker.unpack(lane.pipe.recv_bytes())
                 yield Part(message.input, events, message.records, message.faults, message.done)
                 message = None
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             raise _ended_early() from None
 
     def _here(self, unit: Unit, pool: dict[object, object]) -> Iterator[Part]:

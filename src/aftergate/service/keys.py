@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -58,6 +59,7 @@ class ApiKeys:
         # By plain hash of what it came in: only of keys that are known, so it is hardly longer than they are many.
         self._recent: dict[bytes, tuple[Key, Actor]] = {}
         self._seen = -1
+        self._refreshing = threading.Lock()
         self._used: dict[str, int] = {}
         self._used_next_ms = 0
 
@@ -70,13 +72,14 @@ class ApiKeys:
 
         Raises: StoreUnavailable.
         """
-        if version is None:
-            version = self._core.db.versions().get(TOPIC, 0)
-        if version != self._seen:
-            with self._core.db.read() as connection:
-                self._held = {bytes(row.digest): _key(row) for row in connection.execute(select(api_keys))}
-            self._recent = {}
-            self._seen = version
+        with self._refreshing:
+            if version is None:
+                version = self._core.db.versions().get(TOPIC, 0)
+            if version != self._seen:
+                with self._core.db.read() as connection:
+                    self._held = {bytes(row.digest): _key(row) for row in connection.execute(select(api_keys))}
+                self._recent = {}
+                self._seen = version
 
     def find(self, key: str, now_ms: int, came_in: bytes = b"") -> Key | None:
         """The key's entry, if it may be used now. `came_in` is the header that held it, by which `recalled` knows it the next time."""
@@ -84,12 +87,10 @@ class ApiKeys:
         # into the newer memory, where a revoked key would live on.
         recent = self._recent
         held = self._held.get(self.digest(key))
-        if held is None:
+        if held is None or not held.usable(now_ms):
             return None
         if came_in and len(recent) < MOST_RECENT:
             recent[hashlib.sha256(came_in).digest()] = held, Actor("api-key", held.id)
-        if not held.usable(now_ms):
-            return None
         self._used[held.id] = now_ms
         return held
 

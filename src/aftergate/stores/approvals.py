@@ -215,6 +215,8 @@ def newest(connection: Connection, limit: int = 50) -> list[Approval]:
 
 
 def add_vote(connection: Connection, number: int, person: str, verdict: str, reason: str, at_ms: int, credential: str, risk: Risk) -> None:
+    """A person's vote, in place of an earlier one that counts no more; the audit log has both."""
+    connection.execute(delete(approval_votes).where(and_(approval_votes.c.approval == number, approval_votes.c.person == person)))
     connection.execute(
         insert(approval_votes).values(
             approval=number, person=person, verdict=verdict, reason=reason, at_ms=at_ms, credential=credential, risk=text(risk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -267,19 +268,39 @@ def _engine(url: str) -> tuple[Engine, SqliteFile | None]:
 
 
 def _private(url: URL) -> None:
-    """Raises: ConfigError, if the way to the database could be read or changed by others: it is on another machine, and TLS is not insisted on."""
-    said = url.query.get("host", url.host or "")
-    hosts = said if isinstance(said, tuple) else said.split(",")
-    # No host, or a folder: a socket of this machine.
-    if all(not host or host.startswith("/") or is_loopback(host.partition(":")[0] if host.count(":") == 1 else host) for host in hosts):
+    """Raises: ConfigError, if the way to the database could be read or changed by others: it is on another machine, and TLS is not insisted on.
+
+    Looked at is all that libpq may take the address from: `hostaddr` and `host` in the URL or else the environment, and a service file, which may
+    say anything.
+    """
+
+    def said(name: str, variable: str) -> list[str]:
+        given = url.query.get(name, "")
+        held = ",".join(given) if isinstance(given, tuple) else given
+        return [part for part in (held or os.environ.get(variable, "")).split(",") if part]
+
+    own = (url.host or "").split(",") if url.host else []
+    hosts = [*own, *said("host", "" if own else "PGHOST"), *said("hostaddr", "PGHOSTADDR")]
+    service = bool(said("service", "PGSERVICE"))
+    if not service and all(map(_of_this_machine, hosts)):
         return
-    mode = url.query.get("sslmode") or os.environ.get("PGSSLMODE", "prefer")
+    given = url.query.get("sslmode", "")
+    mode = given if isinstance(given, str) and given else "" if service else os.environ.get("PGSSLMODE", "")
     if mode not in TLS_MODES:
         raise ConfigError(
-            f"PostgreSQL on another machine with `sslmode={mode}`: requests and approvals would cross the network open to others",
+            f"PostgreSQL on another machine with `sslmode={mode or 'prefer'}`: requests and approvals would cross the network open to others",
             where="--database",
             hint="add ?sslmode=verify-full (with sslrootcert=FILE for an authority of your own), or at least ?sslmode=require",
         )
+
+
+def _of_this_machine(host: str) -> bool:
+    """A socket of this machine, or its loopback address, with or without a port."""
+    if host.startswith(("/", "@")):
+        return True
+    bracketed = re.fullmatch(r"\[(.*)\](?::\d+)?", host)
+    name = bracketed[1] if bracketed else host.partition(":")[0] if host.count(":") == 1 else host
+    return is_loopback(name)
 
 
 def _sqlite_file(path: Path) -> SqliteFile:

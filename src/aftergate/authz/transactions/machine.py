@@ -82,6 +82,7 @@ class State(Struct, frozen=True):
     closed_ms: int = 0
     reason: str = ""
     break_glass: bool = False
+    glass_by: str = ""  # who broke it
     by_policy: tuple[str, ...] = ()
 
 
@@ -270,7 +271,7 @@ def break_glass(state: State, reason: str, person: str, at_ms: int) -> Step:
         return Step(state, (), Refusal("reason_required", "breaking glass needs a reason"))
     if state.votes or set(state.items) != {"pending"} or at_ms >= state.terms.decide_by_ms:
         return Step(state, (), Refusal("invalid_task_state", "glass is broken for a fresh request or not at all"))
-    made = _usable(replace(state, items=("approved",) * state.terms.items, break_glass=True, reason=reason), at_ms)
+    made = _usable(replace(state, items=("approved",) * state.terms.items, break_glass=True, glass_by=person, reason=reason), at_ms)
     return Step(made, (Happening("breakglass.opened", reason, tuple(range(state.terms.items)), person),))
 
 

@@ -82,9 +82,10 @@ def ask(core: Core, acting: Acting, ids: Sequence[str], items: Sequence[int] | N
         for id_ in ids:
             approval = _seen(connection, id_, person)
             risk = scored(core, connection, approval.about)
-            # The same that stops a vote stops a challenge; what time or findings ended is written down here already.
-            step = machine.observe(machine.tick(approval.state, now_ms).state, risk.marks, now_ms)
-            refusal = machine.eligible(approval.state, _approver(person, acting.session))
+            # The same that stops a vote stops a challenge; what time, findings or lost votes ended is written down here already.
+            counts = counted(connection, machine.tick(approval.state, now_ms).state, now_ms)
+            step = machine.observe(counts.state, risk.marks, now_ms)
+            refusal = machine.eligible(counts.state, _approver(person, acting.session))
             if step.state != approval.state:
                 step = _over(core, connection, approval.number, now_ms)
             if "pending" not in step.state.items:
@@ -126,14 +127,15 @@ def ask(core: Core, acting: Acting, ids: Sequence[str], items: Sequence[int] | N
 
 
 def _over(core: Core, connection: Connection, number: int, now_ms: int) -> machine.Step:
-    """Write down what time or findings ended. The row is locked and looked at again: another process may have moved it meanwhile."""
+    """Write down what time, lost votes or findings ended. The row is locked and looked at again: another process may have moved it meanwhile."""
     approval = store.by_number(connection, number, lock=True)
     assert approval is not None
     risk = scored(core, connection, approval.about)
     late = machine.tick(approval.state, now_ms)
-    step = machine.observe(late.state, risk.marks, now_ms)
+    counts = counted(connection, late.state, now_ms)
+    step = machine.observe(counts.state, risk.marks, now_ms)
     keep(core, connection, approval, step.state, now_ms)
-    core.audit.append(connection, records_of(approval, late.emit + step.emit, risk=risk))
+    core.audit.append(connection, records_of(approval, late.emit + counts.emit + step.emit, risk=risk))
     return step
 
 
@@ -175,11 +177,12 @@ def deny(core: Core, acting: Acting, id_: str, reason: str, now_ms: int) -> Appr
         person = _person(connection, acting)
         approval = _seen(connection, id_, person, lock=True)
         risk = scored(core, connection, approval.about)
-        step = machine.deny(approval.state, _approver(person, acting.session), reason.strip()[:2000], risk.marks, now_ms)
+        counts = counted(connection, approval.state, now_ms)
+        step = machine.deny(counts.state, _approver(person, acting.session), reason.strip()[:2000], risk.marks, now_ms)
         keep(core, connection, approval, step.state, now_ms)
         if step.refused is not None:
             refused = Undecided(step.refused.code, step.refused.detail, status=400 if step.refused.code == "reason_required" else 409)
-            core.audit.append(connection, records_of(approval, step.emit, risk=risk))
+            core.audit.append(connection, records_of(approval, counts.emit + step.emit, risk=risk))
         else:
             store.add_vote(connection, approval.number, person.id, "denied", reason.strip()[:2000], now_ms, "", risk)
             ref = ApprovalRef(approval.id, "", person.id, quorum=approval.asked.quorum)
@@ -246,7 +249,7 @@ def _granted(
     answer: Assertion,
     now_ms: int,
 ) -> Undecided | None:
-    """A yes to each request. If one of them cannot take it none does; what time or findings ended is written down all the same."""
+    """A yes to each request. If one of them cannot take it none does; what time, lost votes or findings ended is written down all the same."""
     by = _approver(person, acting.session, b64url(answer.credential_id))
     taken: list[tuple[Approval, machine.Step, Record, bytes]] = []
     batch = None if issued.gathered is None else msgspec.json.decode(issued.gathered)
@@ -256,11 +259,11 @@ def _granted(
         approval = held[number]
         shown = msgspec.json.decode(raw)
         risk = scored(core, connection, approval.about)
-        # The votes before this one may have been those of somebody who is gone since.
-        step = machine.approve(counted(connection, approval.state, now_ms).state, by, shown.get("approved_items"), risk.marks, now_ms)
+        counts = counted(connection, approval.state, now_ms)
+        step = machine.approve(counts.state, by, shown.get("approved_items"), risk.marks, now_ms)
         if step.refused is not None:
             keep(core, connection, approval, step.state, now_ms)
-            records.extend(records_of(approval, step.emit, risk=risk))
+            records.extend(records_of(approval, counts.emit + step.emit, risk=risk))
             refused = refused or Undecided(
                 step.refused.code, step.refused.detail, status=409 if step.refused.code == "not_pending" else 403
             )

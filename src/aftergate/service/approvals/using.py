@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from aftergate.audit.records import Actor, ApprovalRef, Record
@@ -89,8 +90,9 @@ def present(core: Core, request: EvaluationRequest, presented: Presented, now_ms
         return None
     with core.db.read() as connection:
         found = store.by_item(connection, approval_id) if len(approval_id) <= 64 and "\0" not in approval_id else None
+        counts = None if found is None else counted(connection, found[0].state, now_ms)
     # 1. There is one, and this caller is one of those it was made for. Whether there is one is nobody else's business.
-    if found is None or presented.caller not in found[0].object["callers"]:
+    if found is None or counts is None or presented.caller not in found[0].object["callers"]:
         return Presentation(approval_id, "approval_unverifiable", "no such approval for this caller")
     approval, place, digest = found
     # 2. It is for exactly this.
@@ -106,12 +108,14 @@ def present(core: Core, request: EvaluationRequest, presented: Presented, now_ms
     held = holds_key(_executor(approval), Presented(presented.caller, presented.method, urls, proof, presented.x5t), approval_id, now_ms)
     if isinstance(held, str):
         return Presentation(approval_id, "approval_unverifiable", held)
-    # 5. Nothing was found about the requester since.
+    # 5. Nothing was found about the requester since, and whoever approved still may.
     about = approval.about
     standing = core.trust.of(about.identity, about.session, about.credential, now_ms)
-    if machine.observe(approval.state, standing.marks, now_ms).emit:
+    if counts.emit or machine.observe(approval.state, standing.marks, now_ms).emit:
         detail = _void(core, approval.number, now_ms)
-        return Presentation(approval_id, "policy_denied", detail)
+        if detail is not None:
+            return Presentation(approval_id, "policy_denied", detail)
+    approval = replace(approval, state=counts.state)  # what policies are told of
     # 6. The policies ask for no more than was given. What else they say of the request they say after this.
     if _asks_more(core, request, approval, place, now_ms):
         return Presentation(approval_id, "policy_denied", "the policies ask for more than was approved")
@@ -224,15 +228,17 @@ def _facts(approval: Approval, place: int, approval_id: str) -> dict[str, Any]:
     }
 
 
-def _void(core: Core, number: int, now_ms: int) -> str:
-    """Write down that a finding voided the approval; gives the reason, which names it."""
+def _void(core: Core, number: int, now_ms: int) -> str | None:
+    """Write down what ended the approval, and give the reason; None if the database knows of nothing: the view in memory was behind it."""
     with core.db.write() as connection:
         approval = store.by_number(connection, number, lock=True)
         if approval is None:
             return "the approval is gone"
         risk: Risk = scored(core, connection, approval.about)
-        step = machine.observe(approval.state, risk.marks, now_ms)
-        if step.emit:
+        counts = counted(connection, approval.state, now_ms)
+        step = machine.observe(counts.state, risk.marks, now_ms)
+        emit = counts.emit + step.emit
+        if emit:
             keep(core, connection, approval, step.state, now_ms)
-            core.audit.append(connection, records_of(approval, step.emit, risk=risk))
-        return step.state.reason or "new findings"
+            core.audit.append(connection, records_of(approval, emit, risk=risk))
+        return step.state.reason if emit or "voided" in step.state.items else None

@@ -13,6 +13,10 @@ from aftergate.stores import people
 
 def counted(connection: Connection, state: State, now_ms: int) -> Step:
     """The state with the votes that count now; an approval that was given and is no longer borne out by them ends. A no stays a no."""
+    if state.glass_by:
+        breaker = people.person(connection, state.glass_by)
+        gone = breaker is None or breaker.removed_ms is not None
+        return machine.void(state, "whoever broke the glass has been removed since", now_ms) if gone else Step(state)
     votes: list[Vote] = []
     lost: list[str] = []
     for vote in state.votes:
