@@ -90,6 +90,16 @@ def test_who_is_not_known_gets_no_decision(caller: Caller) -> None:
         assert caller.ask("POST", "/access/v1/search/subject", READ, authorization=header)[0] == 401
 
 
+def test_a_refused_decision_is_a_line_of_the_log_that_names_its_request(server: Server, caller: Caller) -> None:
+    """Also of a caller who was let in before, for whom nothing else writes one."""
+    assert caller.evaluate(READ)[0] == 200
+    for number in range(2):
+        assert caller.evaluate({"subject": {}}, x_request_id=f"refused-{number}")[0] == 400
+        lines = until(lambda: [line for line in server.text().splitlines() if f"refused-{number}" in line])  # noqa: B023
+        assert "status" in lines[0]
+        assert "400" in lines[0]
+
+
 def test_a_key_without_the_scope_may_not_ask(caller: Caller) -> None:
     caller.key = AUDITOR
     assert caller.evaluate(READ)[0] == 403
