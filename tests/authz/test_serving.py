@@ -19,6 +19,9 @@ from asking import Caller, serve
 from serving import KEY, Server
 
 import aftergate.authz
+from aftergate.audit.records import Actor
+from aftergate.service.core import Ground
+from aftergate.settings import load
 
 pytestmark = pytest.mark.serving
 STARTER = Path(aftergate.authz.__path__[0]) / "starter"
@@ -98,6 +101,21 @@ def test_a_refused_decision_is_a_line_of_the_log_that_names_its_request(server: 
         lines = until(lambda: [line for line in server.text().splitlines() if f"refused-{number}" in line])  # noqa: B023
         assert "status" in lines[0]
         assert "400" in lines[0]
+
+
+@pytest.mark.parametrize("path", ["/access/v1/evaluation", "/access/v1/evaluations"])
+def test_a_key_is_good_as_soon_as_it_is_made(server: Server, path: str) -> None:
+    """Also one that another process made in the server's data directory, before the server looks for changes by itself."""
+    ground = Ground.open(load({"data": str(server.data), "trust_refresh_ms": 500}, {}))
+    try:
+        for _ in range(3):
+            time.sleep(0.25)  # the server looks a few times a second at most
+            clear, _ = ground.keys.create("new", ["decide"], by=Actor("operator", "tests"))
+            caller = Caller(server)
+            caller.key = clear
+            assert caller.ask("POST", path, READ)[0] == 200
+    finally:
+        ground.close()
 
 
 def test_a_key_without_the_scope_may_not_ask(caller: Caller) -> None:

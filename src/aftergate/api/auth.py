@@ -235,6 +235,26 @@ def allow(caller: Caller, scope: str) -> None:
         raise Refused(403, f"this caller lacks the scope `{scope}`", scope=scope)
 
 
+async def authenticated(core: Core, failures: Failures, scope: Any) -> Caller:
+    """`authenticate`, for the event loop: what may have to wait does so elsewhere.
+
+    Raises: Refused.
+    """
+
+    async def once() -> Caller:
+        if core.settings.caller_issuer:  # a token may need the issuer's keys: nobody else waits for them
+            return await sync_to_thread(authenticate, core, failures, scope)
+        return authenticate(core, failures, scope)
+
+    try:
+        return await once()
+    except Refused as refused:
+        # A key that was made a moment ago, by another process on the same database, is good at once.
+        if refused.status != 401 or not await sync_to_thread(core.keys.changed, core.clock()):
+            raise
+    return await once()
+
+
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Every route's: authenticates the caller and asks for the scope that the route names. A route that names none is closed."""
     scope = handler.opt.get("scope")
@@ -248,10 +268,7 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
             raise Refused(401, NOTHING_GIVEN)
         return
     state = connection.app.state
-    if state.core.settings.caller_issuer:  # a token may need the issuer's keys: nobody else waits for them
-        caller = await sync_to_thread(authenticate, state.core, state.failures, connection.scope)
-    else:
-        caller = authenticate(state.core, state.failures, connection.scope)
+    caller = await authenticated(state.core, state.failures, connection.scope)
     connection.scope["state"]["caller"] = caller
     if scope is None:
         raise Refused(403, "this route names no scope")

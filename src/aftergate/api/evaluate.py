@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
-from aftergate.api.auth import ONCE, Caller, Failures, Refused, allow, authenticate, header
+from aftergate.api.auth import ONCE, Caller, Failures, Refused, allow, authenticate, authenticated, header
 from aftergate.api.certificates import client_thumbprint
 from aftergate.api.limits import Patience
 from aftergate.api.request_log import request_id_now
@@ -62,7 +62,7 @@ class Evaluate:
             caller: Caller | None = None
             if asker is None:
                 _named(scope)
-                caller = await self._caller(scope) if self._core.settings.caller_issuer else self._key(scope)
+                caller = await self._caller(scope)
             json_only(scope)
             body = await self._patience.body(receive, self._limit)
             known = self._known(body) if len(body) <= LONGEST_REMEMBERED else self._parse(body)
@@ -114,8 +114,9 @@ class Evaluate:
         return caller
 
     async def _caller(self, scope: dict[str, Any]) -> Caller:
-        # An access token may need the issuer's keys: that is not waited for on the event loop.
-        return await asyncio.to_thread(self._key, scope)
+        caller = await authenticated(self._core, self._failures, scope)
+        allow(caller, SCOPE)
+        return caller
 
 
 def _named(scope: dict[str, Any]) -> None:

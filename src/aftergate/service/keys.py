@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from aftergate.audit.records import Actor, Record
 from aftergate.errors import ConfigError
+from aftergate.stores.errors import StoreUnavailable
 from aftergate.stores.tables.base import api_keys
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ MOST_LENGTH: Final = 500
 LEAST_DIFFERENT: Final = 8
 MOST_NAME: Final = 200
 USED_EVERY_MS: Final = 60_000
+LOOK_EVERY_MS: Final = 200
 MOST_RECENT: Final = 10_000
 MARK: Final = "agk_"
 
@@ -60,6 +62,7 @@ class ApiKeys:
         self._recent: dict[bytes, tuple[Key, Actor]] = {}
         self._seen = -1
         self._refreshing = threading.Lock()
+        self._looked_ms = 0
         self._used: dict[str, int] = {}
         self._used_next_ms = 0
 
@@ -80,6 +83,21 @@ class ApiKeys:
                     self._held = {bytes(row.digest): _key(row) for row in connection.execute(select(api_keys))}
                 self._recent = {}
                 self._seen = version
+
+    def changed(self, now_ms: int) -> bool:
+        """Whether another process has changed the keys: looked at when one is not known, so that a new key is good at once. Blocks.
+
+        A few times a second at most, whoever tries keys.
+        """
+        if now_ms - self._looked_ms < LOOK_EVERY_MS:
+            return False
+        self._looked_ms = now_ms
+        seen = self._seen
+        try:
+            self.refresh()
+        except StoreUnavailable:
+            return False
+        return self._seen != seen
 
     def find(self, key: str, now_ms: int, came_in: bytes = b"") -> Key | None:
         """The key's entry, if it may be used now. `came_in` is the header that held it, by which `recalled` knows it the next time."""

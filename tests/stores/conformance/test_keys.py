@@ -40,6 +40,15 @@ def test_another_process_knows_it_after_looking(ground: Ground, other: Ground) -
     assert not ground.keys.revoke(entry.id, by=BY)
 
 
+def test_a_look_for_new_keys_is_taken_a_few_times_a_second_at_most(ground: Ground, other: Ground) -> None:
+    now = other.clock()
+    assert not other.keys.changed(now), "nothing is new"
+    ground.keys.create("api", ["decide"], by=BY)
+    assert not other.keys.changed(now + 100), "too soon"
+    assert other.keys.changed(now + 200)
+    assert not other.keys.changed(now + 400)
+
+
 def test_a_key_revoked_while_it_is_looked_up_is_not_remembered(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     clear, entry = ground.keys.create("api", ["decide"], by=BY)
     known_by = ground.keys.digest
