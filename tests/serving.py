@@ -12,9 +12,9 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 KEY = "test-key-of-all-scopes-0123456789"
 NOTHING = "a-key-without-any-right-98765"  # tests give it the scope `metrics` only
@@ -84,6 +84,23 @@ class Server:
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
             self.stop()
+
+
+def until(found: Callable[[], Any], within_s: float = 20) -> Any:
+    """What `found` gives, once that is true."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        held = found()
+        if held:
+            return held
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def started_in_vain(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`aftergate serve` with what should keep it from starting, to its end."""
+    command = [sys.executable, "-m", "aftergate.cli.main", "serve", "--listen", f"127.0.0.1:{free_port()}", "--data", str(folder / "data")]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=40, check=False)
 
 
 def free_port() -> int:

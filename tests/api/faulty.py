@@ -7,7 +7,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,17 +24,6 @@ POLICIES = """
 @id("reads") permit (principal, action == Action::"read", resource);
 @id("pays") @risk("high") permit (principal, action == Action::"pay", resource);
 """
-
-
-def until(found: Callable[[], Any], within_s: float = 20) -> Any:
-    """What `found` gives, once that is true."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        held = found()
-        if held:
-            return held
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
 
 
 def question(action: str, number: int = 1) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "approvals"))
-from faulty import House, until
-from serving import free_port
+from faulty import House
+from serving import started_in_vain, until
 
 pytestmark = pytest.mark.serving
 
@@ -152,17 +152,7 @@ def test_killed_within_uses_of_approvals_the_export_verifies_and_none_is_used_tw
 def test_a_key_file_that_cannot_be_used_is_told_and_nothing_listens(content: bytes, said: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_bytes(content)
-    command = [
-        sys.executable,
-        "-m",
-        "aftergate.cli.main",
-        "serve",
-        "--listen",
-        f"127.0.0.1:{free_port()}",
-        "--data",
-        str(tmp_path / "data"),
-    ]
-    done = subprocess.run([*command, "--api-key-file", str(keys)], capture_output=True, text=True, timeout=40, check=False)
+    done = started_in_vain(tmp_path, "--api-key-file", str(keys))
     assert done.returncode == 1
     assert said in done.stderr
     for never in ("Traceback", "listening", "good-key"):

@@ -16,11 +16,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from serving import started_in_vain, until
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "approvals"))
 from company import now_s, payment
-from faulty import until
 from joserfc import jwk, jwt
 from remote import PASSPHRASE, Remote
 
@@ -296,28 +296,14 @@ def test_a_token_within_a_question_s_context_is_not_kept(remote: Remote, planted
 
 
 def test_a_database_s_password_is_neither_logged_nor_told(tmp_path: Path) -> None:
-    import subprocess
-
-    from serving import free_port
-
     secret = named("database-password")
-    command = [
-        sys.executable,
-        "-m",
-        "aftergate.cli.main",
-        "serve",
-        "--listen",
-        f"127.0.0.1:{free_port()}",
-        "--data",
-        str(tmp_path / "data"),
-    ]
     for address in (
         f"postgresql://u:{secret}@127.0.0.1:1/x",
         f"postgresql://u:{secret}@[::bad/x",
         f"nonsense://u:{secret}@h/x",
         f"postgresql://u@127.0.0.1:1/x?password={secret}",
     ):
-        done = subprocess.run([*command, "--database", address], capture_output=True, text=True, timeout=60, check=False)
+        done = started_in_vain(tmp_path, "--database", address)
         assert done.returncode == 1
         assert secret not in done.stdout + done.stderr, address.partition(":")[0]
     places = dict(_files(tmp_path))

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from asking import Caller, serve
-from serving import KEY, Server
+from serving import KEY, Server, until
 
 import aftergate.authz
 from aftergate.audit.records import Actor
@@ -39,16 +39,6 @@ def payment(amount: int, name: str = "p", **context: Any) -> dict[str, Any]:
 
 def login(age_s: int = 5, **more: Any) -> dict[str, Any]:
     return {"acr": "urn:aftergate:acr:passkey", "auth_time": int(now()) - age_s, **more}
-
-
-def until(found: Callable[[], Any], within_s: float = 10) -> Any:
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        held = found()
-        if held:
-            return held
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
 
 
 def records(server: Server, kind: str) -> list[dict[str, Any]]:
